@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Retrieval-augmented language-model pre-training in JAX."""

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run does, as frozen dataclasses: every default lives here, once.
+
+An experiment file builds a `RunConfig` and returns `to_config_dict(run)`;
+`parse` turns that (with the command line's overrides) back, and refuses
+unknown keys and wrong types. Behind `parse` no code sees a ConfigDict.
+"""
+
+import dataclasses
+import json
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import ml_collections
+
+Stage = Literal["ict", "mlm", "realm", "openqa"]
+
+
+def _require(rule: bool, message: str) -> None:
+  if not rule:
+    raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig:
+  """A BERT encoder's architecture; the defaults are BERT-base uncased."""
+
+  vocab_size: int = 30522
+  hidden_size: int = 768  # H
+  num_layers: int = 12
+  num_heads: int = 12
+  mlp_size: int = 3072
+  max_positions: int = 512
+  num_segments: int = 2
+  activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+  norm_eps: float = 1e-12
+  dropout: float = 0.1
+  attention_dropout: float = 0.1
+  dtype: Literal["float32", "bfloat16"] = "float32"  # Of the activations.
+  # What a tiny model trained from scratch needs to learn to copy, and BERT
+  # does not: see README, "The demo's model".
+  norm: Literal["post", "pre"] = "post"
+  positions: Literal["absolute", "relative"] = "absolute"
+  init: Literal["bert", "copying"] = "bert"
+
+  def __post_init__(self) -> None:
+    _require(
+      self.hidden_size % self.num_heads == 0,
+      f"hidden_size ({self.hidden_size}) must be a multiple of num_heads "
+      f"({self.num_heads}).",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedderConfig:
+  """The retriever's towers: text to a vector of `dim` numbers."""
+
+  bert: BertConfig = dataclasses.field(default_factory=BertConfig)
+  dim: int = 128  # D
+  # "pooler" is BERT's tanh layer over [CLS], as REALM uses it.
+  pooling: Literal["pooler", "cls", "mean"] = "pooler"
+  # "layer_norm": Dense(dim) then LayerNorm (REALM). "l2": no projection, unit
+  # vectors, dim = hidden_size (sentence-transformers).
+  head: Literal["layer_norm", "l2"] = "layer_norm"
+  head_norm_eps: float = 1e-12
+  shared: bool = True  # One tower for queries and documents.
+  temperature: float = 1.0  # Scores are inner products divided by this.
+
+  def __post_init__(self) -> None:
+    _require(self.dim > 0, f"embedder.dim must be positive, got {self.dim}.")
+    _require(
+      self.temperature > 0,
+      f"embedder.temperature must be positive, got {self.temperature}.",
+    )
+    _require(
+      self.head != "l2" or self.dim == self.bert.hidden_size,
+      f"embedder.head='l2' has no projection: dim ({self.dim}) must equal "
+      f"bert.hidden_size ({self.bert.hidden_size}).",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthConfig:
+  """Static token lengths, special tokens included."""
+
+  query: int = 96  # Q: [CLS] query [SEP]
+  passage: int = 288  # P: [CLS] title [SEP] body [SEP]
+  joint: int = 384  # T: [CLS] query [SEP] (title) body [SEP]
+  masks: int = 10  # M: predicted positions a query.
+  # Rows are sorted by length into this many rectangles (shapes.RaggedRows).
+  groups: int = 4
+
+  def __post_init__(self) -> None:
+    for name in ("query", "passage", "joint", "masks", "groups"):
+      value = getattr(self, name)
+      _require(value > 0, f"lengths.{name} must be positive, got {value}.")
+    _require(
+      self.joint > self.query,
+      f"lengths.joint ({self.joint}) must exceed lengths.query "
+      f"({self.query}): the passage comes after the query.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """Paths of what a run reads."""
+
+  tokenizer: str = ""  # Folder or hub name.
+  corpus: str = ""  # A PassageCorpus directory.
+  # realm, mlm: JSONL of {"text", "spans"?, "source_uid"?, "passage_uid"?}, or
+  # "" for the sentences of the corpus. openqa: JSONL of {"question",
+  # "answers", "passage_uid"?}.
+  train: str = ""
+  validation: str = ""  # Same format; probes retrieval at each index swap.
+  reader_sees_title: bool = False  # REALM's reader sees the body alone.
+  masking: Literal["salient", "span", "token"] = "salient"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IctConfig:
+  """Inverse cloze task (ORQA section 3)."""
+
+  removal_rate: float = 0.9  # How often the pseudo-query leaves its passage.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+  """The encoder's warm-up: a masked text beside the passage it came from."""
+
+  null_rate: float = 0.15  # How often the null document stands there instead.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+  """Which candidates a query gets, and how they are marginalised."""
+
+  num_candidates: int = 8  # K, null document included.
+  null_document: bool = True
+  exclude_own: bool = True  # Drop the passage that the text was taken from.
+  marginal: Literal["per_mask", "joint"] = "per_mask"
+  backend: Literal["scann", "exact"] = "scann"
+  lookahead: int = 4  # Batches searched ahead of the device.
+
+  def __post_init__(self) -> None:
+    _require(
+      self.num_candidates >= 2,
+      f"retrieval.num_candidates ({self.num_candidates}) must be at least 2: "
+      "one passage beside the null document.",
+    )
+    _require(
+      self.lookahead >= 1,
+      f"retrieval.lookahead must be at least 1, got {self.lookahead}.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefreshConfig:
+  """When a rebuilt index takes effect (design: async or lockstep)."""
+
+  policy: Literal["async", "lockstep", "never"] = "async"
+  every_steps: int = 500  # A checkpoint for the builder, this often.
+  # lockstep: the index of checkpoint s takes effect exactly at s + lag.
+  lag_steps: int = 100
+  wait_seconds: float = 3600.0  # Longest wait for a builder before an error.
+  keep_versions: int = 3
+  min_recall_at_10: float = 0.95  # Against exact search; below: not published.
+
+  def __post_init__(self) -> None:
+    _require(
+      self.every_steps > 0,
+      f"refresh.every_steps must be positive, got {self.every_steps}.",
+    )
+    _require(
+      0 < self.lag_steps <= self.every_steps,
+      f"refresh.lag_steps ({self.lag_steps}) must be in 1.."
+      f"refresh.every_steps ({self.every_steps}).",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenQaConfig:
+  """Span question answering (ORQA sections 4-5)."""
+
+  beam: int = 5000  # C: passages in the retriever's loss.
+  read: int = 5  # R: passages that the reader reads.
+  max_span: int = 10  # W: widest answer, in word pieces.
+  span_width: int = 256  # Width of the start and of the end projection.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+  """AdamW as BERT and REALM use it."""
+
+  learning_rate: float = 3e-5  # Peak.
+  retriever_scale: float = 1.0  # The retriever's rate over learning_rate.
+  # 0 for REALM's rule: min(10000, max(100, num_steps / 10)).
+  warmup_steps: int = 0
+  weight_decay: float = 0.01
+  clip_norm: float = 1.0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig:
+  """Where parameters start: a workdir, a Hugging Face folder, or "" = random.
+
+  A workdir may end in `@<step>`; without it the newest checkpoint is taken.
+  """
+
+  retriever: str = ""
+  encoder: str = ""  # For openqa: of the reader's BERT.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """How many devices share the batch (data) and the parameters (fsdp)."""
+
+  data: int = -1  # -1: all devices that fsdp leaves.
+  fsdp: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+  """One training run. Batch sizes and steps are global."""
+
+  stage: Stage = "realm"
+  seed: int = 0
+  num_steps: int = 200_000
+  batch_size: int = 512  # B
+  log_every_steps: int = 50
+  checkpoint_every_steps: int = 500
+  keep_checkpoints: int = 3
+  data: DataConfig = dataclasses.field(default_factory=DataConfig)
+  lengths: LengthConfig = dataclasses.field(default_factory=LengthConfig)
+  embedder: EmbedderConfig = dataclasses.field(default_factory=EmbedderConfig)
+  encoder: BertConfig = dataclasses.field(default_factory=BertConfig)
+  ict: IctConfig = dataclasses.field(default_factory=IctConfig)
+  reading: ReadingConfig = dataclasses.field(default_factory=ReadingConfig)
+  retrieval: RetrievalConfig = dataclasses.field(
+    default_factory=RetrievalConfig
+  )
+  refresh: RefreshConfig = dataclasses.field(default_factory=RefreshConfig)
+  openqa: OpenQaConfig = dataclasses.field(default_factory=OpenQaConfig)
+  optimizer: OptimizerConfig = dataclasses.field(
+    default_factory=OptimizerConfig
+  )
+  init: InitConfig = dataclasses.field(default_factory=InitConfig)
+  mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+
+  def __post_init__(self) -> None:
+    for name in ("num_steps", "batch_size", "log_every_steps"):
+      value = getattr(self, name)
+      _require(value > 0, f"{name} must be positive, got {value}.")
+    _require(
+      self.lengths.passage <= self.embedder.bert.max_positions,
+      f"lengths.passage ({self.lengths.passage}) exceeds "
+      f"embedder.bert.max_positions ({self.embedder.bert.max_positions}).",
+    )
+    _require(
+      self.lengths.joint <= self.encoder.max_positions,
+      f"lengths.joint ({self.lengths.joint}) exceeds encoder.max_positions "
+      f"({self.encoder.max_positions}).",
+    )
+
+
+def to_config_dict(run: RunConfig) -> ml_collections.ConfigDict:
+  """The form that experiment files return: flags can override each field."""
+  return ml_collections.ConfigDict(dataclasses.asdict(run))
+
+
+def parse(raw: ml_collections.ConfigDict | dict[str, Any]) -> RunConfig:
+  """Checks and freezes a config.
+
+  Raises:
+    ValueError: an unknown key, a wrong type, or a broken rule; the message
+      names the key's full path, the value and what is allowed.
+  """
+  if isinstance(raw, ml_collections.ConfigDict):
+    raw = raw.to_dict()
+  return _parse_dataclass(RunConfig, raw, path="config")
+
+
+def _parse_dataclass(cls: Any, raw: Any, path: str) -> Any:
+  if not isinstance(raw, dict):
+    raise ValueError(f"{path} must be a mapping, got {raw!r}.")
+  hints = get_type_hints(cls)
+  unknown = sorted(set(raw) - set(hints))
+  if unknown:
+    raise ValueError(
+      f"{path} has unknown keys {unknown}. Known keys: {sorted(hints)}."
+    )
+  values = {
+    name: _parse_value(hints[name], value, f"{path}.{name}")
+    for name, value in raw.items()
+  }
+  try:
+    return cls(**values)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+
+
+def _parse_value(hint: Any, value: Any, path: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    return _parse_dataclass(hint, value, path)
+  if get_origin(hint) is Literal:
+    if value not in get_args(hint):
+      raise ValueError(
+        f"{path}={value!r} is not one of {list(get_args(hint))}."
+      )
+    return value
+  if hint is float and type(value) is int:
+    return float(value)
+  if type(value) is not hint:
+    raise ValueError(
+      f"{path} must be {hint.__name__}, got {value!r} ({type(value).__name__})."
+    )
+  return value
+
+
+def dumps(run: RunConfig) -> str:
+  """The resolved config as JSON, for `workdir/config.json`."""
+  return json.dumps(dataclasses.asdict(run), indent=2, sort_keys=True)
+
+
+def loads(text: str) -> RunConfig:
+  """Inverse of `dumps`; raises ValueError as `parse` does."""
+  return parse(json.loads(text))
+
+
+def differences(saved: RunConfig, asked: RunConfig) -> dict[str, Any]:
+  """Dotted key -> (saved, asked) for every field in which two runs differ."""
+  first, second = _flatten(saved), _flatten(asked)
+  return {k: (first[k], second[k]) for k in first if first[k] != second[k]}
+
+
+def _flatten(run: RunConfig) -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+
+  def walk(node: dict[str, Any], prefix: str) -> None:
+    for name, value in node.items():
+      if isinstance(value, dict):
+        walk(value, f"{prefix}{name}.")
+      else:
+        flat[f"{prefix}{name}"] = value
+
+  walk(dataclasses.asdict(run), "")
+  return flat
