@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where arrays live: the mesh, the parameters' layout, batches to devices.
+
+This file alone names mesh axes. `data` splits the batch; `fsdp` splits the
+batch too and, beyond that, the parameters and the optimiser's moments.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+import numpy as np
+
+from realm_jax.config import MeshConfig
+
+BATCH_AXES = ("data", "fsdp")
+# Smaller leaves are not worth a gather: they are held whole by every device.
+MIN_SHARDED_SIZE = 2**14
+
+
+def make_mesh(
+  config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Returns a (data, fsdp) mesh over all devices, or over those given.
+
+  Raises:
+    ValueError: the axes' sizes do not multiply to the number of devices.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  fsdp = config.fsdp
+  data = len(devices) // fsdp if config.data == -1 else config.data
+  if data * fsdp != len(devices) or data < 1:
+    raise ValueError(
+      f"mesh.data={config.data} x mesh.fsdp={fsdp} does not cover "
+      f"{len(devices)} devices. Set mesh.data=-1 to use what fsdp leaves."
+    )
+  # Auto, not the default Explicit: linen's Embed refuses Explicit axes.
+  return jax.make_mesh(
+    (data, fsdp), BATCH_AXES, (AxisType.Auto,) * 2, devices=devices
+  )
+
+
+def local_mesh() -> Mesh:
+  """This process's devices alone: for work that no other host joins."""
+  return make_mesh(MeshConfig(), jax.local_devices())
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The first axis is split over all devices."""
+  return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+  """Maps each leaf of a state to its sharding.
+
+  A leaf of at least MIN_SHARDED_SIZE numbers is split over `fsdp` along its
+  longest axis that divides; every other leaf is replicated.
+  """
+  ways = mesh.shape["fsdp"]
+
+  def place(leaf: Any) -> NamedSharding:
+    shape = leaf.shape
+    if ways == 1 or math.prod(shape) < MIN_SHARDED_SIZE:
+      return replicated(mesh)
+    splittable = [i for i, size in enumerate(shape) if size % ways == 0]
+    if not splittable:
+      return replicated(mesh)
+    axis = max(splittable, key=lambda i: shape[i])
+    return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
+
+  return jax.tree.map(place, state)
+
+
+def check_divides(name: str, rows: int, mesh: Mesh) -> None:
+  """Raises ValueError unless `rows` split evenly over the mesh's devices."""
+  if rows % mesh.size:
+    smaller = rows // mesh.size * mesh.size
+    raise ValueError(
+      f"{name} is {rows}, which does not divide over {mesh.size} devices. "
+      f"Use a multiple of {mesh.size}, such as {smaller or mesh.size}."
+    )
+
+
+def to_global(batch: Any, mesh: Mesh) -> Any:
+  """Puts this host's rows of a batch on its devices, as global arrays."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(
+    lambda rows: jax.make_array_from_process_local_data(
+      sharding, np.asarray(rows)
+    ),
+    batch,
+  )
