@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a stage's parameters start: at random, from BERT, or a workdir."""
+
+from typing import Any
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+
+from realm_jax import checkpoints
+from realm_jax.config import BertConfig, RunConfig
+from realm_jax.models.embedder import Embedder
+from realm_jax.models.import_bert import load_bert
+from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
+from realm_jax.shapes import Params
+
+
+def retriever_params(run: RunConfig, rng: jax.Array) -> dict[str, Params]:
+  """Returns {"shared": tower} or {"query": tower, "document": tower}.
+
+  Raises:
+    ValueError: `init.retriever` holds another architecture.
+  """
+  fresh = random_tower(run, rng)
+  source = run.init.retriever
+  if not source:
+    towers: dict[str, Params] = {"shared": fresh}
+  elif (workdir := _as_workdir(source)) is not None:
+    path, step = workdir
+    towers = checkpoints.restore_params(path, step, "retriever")
+    for tower in towers.values():
+      checkpoints.check_same_architecture(tower, fresh, source)
+  else:
+    bert = _imported(source, run.embedder.bert)["bert"]
+    towers = {"shared": _with_bert(fresh, bert, source)}
+  if run.embedder.shared and run.stage != "openqa":
+    return _one_tower(towers, source)
+  return two_towers(towers)
+
+
+def encoder_params(run: RunConfig, rng: jax.Array) -> Params:
+  """Returns the knowledge-augmented encoder: {"bert", "mlm_head"}."""
+  rows = _dummy_rows(run.lengths.joint)
+  positions = jnp.zeros((1, run.lengths.masks), jnp.int32)
+  fresh = KnowledgeAugmentedEncoder(run.encoder).init(
+    rng, **rows, positions=positions, deterministic=True
+  )["params"]
+  source = run.init.encoder
+  if not source:
+    return fresh
+  if (workdir := _as_workdir(source)) is not None:
+    restored = checkpoints.restore_params(*workdir, "encoder")
+    checkpoints.check_same_architecture(restored, fresh, source)
+    return restored
+  imported = _imported(source, run.encoder)
+  params = _with_bert(fresh, imported["bert"], source)
+  if "mlm_head" in imported:
+    params = {**params, "mlm_head": imported["mlm_head"]}
+  checkpoints.check_same_architecture(params, fresh, source)
+  return params
+
+
+def reader_params(run: RunConfig, rng: jax.Array) -> Params:
+  """Returns the span reader: {"bert" from the encoder, "span_head"}."""
+  rows = _dummy_rows(run.lengths.joint)
+  fresh = SpanReader(
+    run.encoder,
+    max_span=run.openqa.max_span,
+    span_width=run.openqa.span_width,
+  ).init(rng, **rows, block_mask=rows["mask"], deterministic=True)["params"]
+  if not run.init.encoder:
+    return fresh
+  source = run.init.encoder
+  if (workdir := _as_workdir(source)) is not None:
+    bert = checkpoints.restore_params(*workdir, "encoder")["bert"]
+  else:
+    bert = _imported(source, run.encoder)["bert"]
+  return _with_bert(fresh, bert, source)
+
+
+def random_tower(run: RunConfig, rng: jax.Array) -> Params:
+  """Returns an embedder's parameters before any training."""
+  rows = _dummy_rows(run.lengths.query)
+  return Embedder(run.embedder).init(rng, **rows, deterministic=True)["params"]
+
+
+def two_towers(towers: dict[str, Params]) -> dict[str, Params]:
+  """Returns separate query and document towers, equal where one is shared."""
+  if "shared" not in towers:
+    return towers
+  copy = jax.tree.map(jnp.array, towers["shared"])
+  return {"query": towers["shared"], "document": copy}
+
+
+def _one_tower(towers: dict[str, Params], source: str) -> dict[str, Params]:
+  if "shared" in towers:
+    return towers
+  raise ValueError(
+    f"{source} has separate query and document towers, but embedder.shared "
+    "asks for one. Set embedder.shared=False."
+  )
+
+
+def _as_workdir(source: str) -> tuple[epath.Path, int] | None:
+  """Splits "workdir@step"; None if no workdir is meant (a BERT then)."""
+  name, _, step = source.partition("@")
+  path = epath.Path(name)
+  if step:
+    return path, int(step)
+  if (path / "config.json").exists() and not checkpoints.folder(path).exists():
+    return None  # A Hugging Face folder.
+  if not path.exists():
+    return None  # A hub name; load_bert says so if it is none.
+  return path, checkpoints.newest_step(path)
+
+
+def _imported(source: str, config: BertConfig) -> dict[str, Any]:
+  return load_bert(source, config)
+
+
+def _with_bert(fresh: Params, bert: Params, source: str) -> dict[str, Params]:
+  params = {**fresh, "bert": bert}
+  checkpoints.check_same_architecture(params, fresh, source)
+  return params
+
+
+def _dummy_rows(length: int) -> dict[str, jax.Array]:
+  return {
+    "ids": jnp.zeros((1, length), jnp.int32),
+    "segments": jnp.zeros((1, length), jnp.int32),
+    "mask": jnp.ones((1, length), bool),
+  }
