@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BERT's transformer stack (Devlin et al., 2019), numerically Hugging Face's.
+
+Three options make a tiny model trained from scratch learn to copy within a
+few hundred steps; BERT's own settings are the defaults. All of them are here:
+`norm="pre"` in `BertLayer`, `positions="relative"` in `RelativeBias`, and
+`init="copying"` in `_square_init`, `_token_init` and `_offset_init`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+
+from realm_jax.config import BertConfig
+
+Initializer = Callable[..., Any]
+
+BERT_INIT = nn.initializers.normal(0.02)
+
+# Relative positions: T5's buckets, both directions together.
+NUM_BUCKETS = 32
+MAX_DISTANCE = 128
+# Copying starts from first-layer heads that look at these key offsets.
+COPY_OFFSETS = (-1, -2, 1, -3)
+COPY_BIAS = 4.0  # Added to the attention logit at that offset.
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+  "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+  "relu": jax.nn.relu,
+}
+
+
+def _square_init(config: BertConfig) -> Initializer:
+  """Of the four kernels [H, H] of attention."""
+  if config.init == "bert":
+    return BERT_INIT
+
+  # Query-key and value-output products start near the identity: a token
+  # attends to its equals and passes on what it is.
+  def near_identity(rng: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+    return jnp.eye(shape[0], shape[1], dtype=dtype) + BERT_INIT(
+      rng, shape, dtype
+    )
+
+  return near_identity
+
+
+def _token_init(config: BertConfig) -> Initializer:
+  """Of the token embeddings [V, H]."""
+  if config.init == "bert":
+    return BERT_INIT
+  # Unit vectors: the tied decoder then tells tokens apart from the start.
+  return nn.initializers.normal(config.hidden_size**-0.5)
+
+
+def _offset_init(config: BertConfig, layer: int) -> Initializer:
+  """Of a layer's relative position bias [buckets, heads]."""
+  if config.init == "bert" or layer > 0:
+    return BERT_INIT
+
+  def favour_neighbours(rng: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+    table = BERT_INIT(rng, shape, dtype)
+    for head in range(shape[1]):
+      offset = COPY_OFFSETS[head % len(COPY_OFFSETS)]
+      table = table.at[position_bucket(np.array(offset)), head].add(COPY_BIAS)
+    return table
+
+  return favour_neighbours
+
+
+def position_bucket(offset: np.ndarray) -> np.ndarray:
+  """Key position minus query position -> bucket (Raffel et al., 2020).
+
+  Half of the buckets are for keys to the right. Of each half, one half holds
+  single offsets and the other half logarithmically wider ranges, up to
+  `MAX_DISTANCE` and all that is beyond.
+  """
+  half = NUM_BUCKETS // 2
+  exact = half // 2
+  distance = np.abs(offset)
+  wide = exact + np.log(np.maximum(distance, 1) / exact) / np.log(
+    MAX_DISTANCE / exact
+  ) * (half - exact)
+  bucket = np.where(distance < exact, distance, np.minimum(wide, half - 1))
+  return (bucket + np.where(offset > 0, half, 0)).astype(np.int32)
+
+
+def norm_layer(config: BertConfig, name: str | None = None) -> nn.LayerNorm:
+  """LayerNorm over H; statistics are float32 whatever the activations are."""
+  return nn.LayerNorm(
+    epsilon=config.norm_eps,
+    dtype=config.dtype,
+    use_fast_variance=False,
+    name=name,
+  )
+
+
+class RelativeBias(nn.Module):
+  """A learnt attention bias for each head and distance."""
+
+  config: BertConfig
+  layer: int
+
+  @nn.compact
+  def __call__(self, length: int) -> Float[Array, "1 heads T T"]:
+    """Returns the float32 bias to add to one layer's attention logits."""
+    table = self.param(
+      "embedding",
+      _offset_init(self.config, self.layer),
+      (NUM_BUCKETS, self.config.num_heads),
+      jnp.float32,
+    )
+    place = np.arange(length)
+    buckets = position_bucket(place[None, :] - place[:, None])  # [T, T]
+    return jnp.transpose(table[buckets], (2, 0, 1))[None]
+
+
+class SelfAttention(nn.Module):
+  """Multi-head attention of each token to its row's real tokens."""
+
+  config: BertConfig
+  layer: int
+
+  @nn.compact
+  def __call__(
+    self,
+    states: Float[Array, "n T H"],
+    mask: Bool[Array, "n T"],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, "n T H"]:
+    """Returns the update that the residual stream is to get."""
+    config = self.config
+    n, length, width = states.shape
+    heads = (n, length, config.num_heads, width // config.num_heads)
+
+    def dense(name: str) -> nn.Dense:
+      return nn.Dense(
+        width, dtype=config.dtype, kernel_init=_square_init(config), name=name
+      )
+
+    query = dense("query")(states).reshape(heads)
+    key = dense("key")(states).reshape(heads)
+    value = dense("value")(states).reshape(heads)
+    logits = jnp.einsum(
+      "nthd,nshd->nhts",
+      query * (heads[-1] ** -0.5),
+      key,
+      preferred_element_type=jnp.float32,
+    )
+    if config.positions == "relative":
+      bias = RelativeBias(config, self.layer, name="position_bias")(length)
+      logits += jnp.broadcast_to(bias, logits.shape)
+    # A finite floor: a row that is all padding gets even weights, not NaN.
+    keep = jnp.broadcast_to(mask[:, None, None, :], logits.shape)
+    logits = jnp.where(keep, logits, -1e9)
+    weights = jax.nn.softmax(logits, axis=-1).astype(query.dtype)
+    weights = nn.Dropout(config.attention_dropout)(
+      weights, deterministic=deterministic
+    )
+    context = jnp.einsum("nhts,nshd->nthd", weights, value)
+    return dense("output")(context.reshape(n, length, width))
+
+
+class BertLayer(nn.Module):
+  """Attention and MLP, each with residual, dropout and LayerNorm."""
+
+  config: BertConfig
+  layer: int
+
+  @nn.compact
+  def __call__(
+    self,
+    states: Float[Array, "n T H"],
+    mask: Bool[Array, "n T"],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, "n T H"]:
+    """Returns the states after this layer."""
+    config = self.config
+    drop = nn.Dropout(config.dropout)
+    attention = SelfAttention(config, self.layer, name="attention")
+    attention_norm = norm_layer(config, "attention_norm")
+    mlp_norm = norm_layer(config, "mlp_norm")
+
+    def mlp(inputs: jax.Array) -> jax.Array:
+      up = nn.Dense(
+        config.mlp_size,
+        dtype=config.dtype,
+        kernel_init=BERT_INIT,
+        name="mlp_up",
+      )
+      down = nn.Dense(
+        config.hidden_size,
+        dtype=config.dtype,
+        kernel_init=BERT_INIT,
+        name="mlp_down",
+      )
+      return down(ACTIVATIONS[config.activation](up(inputs)))
+
+    if config.norm == "pre":
+      update = attention(
+        attention_norm(states), mask, deterministic=deterministic
+      )
+      states += drop(update, deterministic=deterministic)
+      update = mlp(mlp_norm(states))
+      return states + drop(update, deterministic=deterministic)
+    update = attention(states, mask, deterministic=deterministic)
+    states = attention_norm(states + drop(update, deterministic=deterministic))
+    update = mlp(states)
+    return mlp_norm(states + drop(update, deterministic=deterministic))
+
+
+class BertEncoder(nn.Module):
+  """Token ids to one state of width H a token."""
+
+  config: BertConfig
+
+  def setup(self) -> None:
+    """Declares the submodules; `token_logits` needs them by name."""
+    config = self.config
+    self.token_embed = nn.Embed(
+      config.vocab_size, config.hidden_size, embedding_init=_token_init(config)
+    )
+    self.segment_embed = nn.Embed(
+      config.num_segments, config.hidden_size, embedding_init=BERT_INIT
+    )
+    if config.positions == "absolute":
+      self.position_embed = nn.Embed(
+        config.max_positions, config.hidden_size, embedding_init=BERT_INIT
+      )
+    self.embed_norm = norm_layer(config)
+    self.layers = [BertLayer(config, i) for i in range(config.num_layers)]
+    if config.norm == "pre":
+      self.final_norm = norm_layer(config)
+    self.drop = nn.Dropout(config.dropout)
+
+  def __call__(
+    self,
+    ids: Int[Array, "n T"],
+    segments: Int[Array, "n T"],
+    mask: Bool[Array, "n T"],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, "n T H"]:
+    """Returns the last layer's states, in the activations' dtype.
+
+    States at padded places are finite and mean nothing.
+
+    Raises:
+      ValueError: the rows are longer than `max_positions`.
+    """
+    config = self.config
+    length = ids.shape[1]
+    if length > config.max_positions:
+      raise ValueError(
+        f"Rows of {length} tokens exceed bert.max_positions "
+        f"({config.max_positions}): lower config.lengths."
+      )
+    states = self.token_embed(ids) + self.segment_embed(segments)
+    if config.positions == "absolute":
+      places = self.position_embed.embedding[None, :length]
+      states += jnp.broadcast_to(places, states.shape)
+    states = self.drop(self.embed_norm(states), deterministic=deterministic)
+    for layer in self.layers:
+      states = layer(states, mask, deterministic=deterministic)
+    return self.final_norm(states) if config.norm == "pre" else states
+
+  def token_logits(
+    self, states: Float[Array, "n M H"]
+  ) -> Float[Array, "n M V"]:
+    """Inner products with the token embeddings (the tied decoder), f32."""
+    return jnp.einsum(
+      "nmh,vh->nmv",
+      states,
+      self.token_embed.embedding.astype(states.dtype),
+      preferred_element_type=jnp.float32,
+    )

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What reads a query beside a passage: to fill masks, or to find an answer."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from realm_jax.config import BertConfig
+from realm_jax.models import bert
+
+OUTSIDE_BLOCK = -1e4  # Score of a span that is no candidate (ORQA).
+SPAN_NORM_EPS = 1e-3  # ORQA's reader, unlike BERT's own LayerNorms.
+
+
+class KnowledgeAugmentedEncoder(nn.Module):
+  """BERT with a masked-language head (REALM section 3.2)."""
+
+  config: BertConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    ids: Int[Array, "n T"],
+    segments: Int[Array, "n T"],
+    mask: Bool[Array, "n T"],
+    positions: Int[Array, "n M"],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, "n M V"]:
+    """Returns float32 logits at `positions` only.
+
+    Gathering before the head saves T / M of its cost, the largest matrix
+    product of the step otherwise.
+    """
+    encoder = bert.BertEncoder(self.config, name="bert")
+    states = encoder(ids, segments, mask, deterministic=deterministic)
+    masked = jnp.take_along_axis(states, positions[:, :, None], axis=1)
+    hidden, bias = MlmHead(self.config, name="mlm_head")(masked)
+    logits = encoder.token_logits(hidden)  # [n, M, V]
+    return logits + bias[None, None, :]
+
+
+class MlmHead(nn.Module):
+  """The transform before the tied decoder, and the decoder's bias."""
+
+  config: BertConfig
+
+  @nn.compact
+  def __call__(
+    self, states: Float[Array, "n M H"]
+  ) -> tuple[Float[Array, "n M H"], Float[Array, " V"]]:
+    """Returns the decoder's input and its bias."""
+    config = self.config
+    hidden = nn.Dense(
+      config.hidden_size,
+      dtype=config.dtype,
+      kernel_init=bert.BERT_INIT,
+      name="transform",
+    )(states)
+    hidden = bert.ACTIVATIONS[config.activation](hidden)
+    bias = self.param(
+      "bias", nn.initializers.zeros, (config.vocab_size,), jnp.float32
+    )
+    return bert.norm_layer(config, "norm")(hidden), bias
+
+
+class SpanReader(nn.Module):
+  """BERT that scores the spans of a passage (ORQA section 5)."""
+
+  config: BertConfig
+  max_span: int = 10  # W
+  span_width: int = 256
+
+  @nn.compact
+  def __call__(
+    self,
+    ids: Int[Array, "n T"],
+    segments: Int[Array, "n T"],
+    mask: Bool[Array, "n T"],
+    block_mask: Bool[Array, "n T"],  # True on the passage's tokens.
+    *,
+    deterministic: bool,
+  ) -> Float[Array, "n T W"]:
+    """Returns f32 scores: [i, t, w] is the span t..t+w, both ends included.
+
+    `OUTSIDE_BLOCK` where a span leaves the block, which is contiguous.
+    """
+    states = bert.BertEncoder(self.config, name="bert")(
+      ids, segments, mask, deterministic=deterministic
+    )
+    scores = SpanHead(
+      self.config, self.max_span, self.span_width, name="span_head"
+    )(states)
+    inside = block_mask[:, :, None] & shifted(block_mask, self.max_span)
+    return jnp.where(inside, scores, OUTSIDE_BLOCK)
+
+
+class SpanHead(nn.Module):
+  """Scores every span from the states at its two ends."""
+
+  config: BertConfig
+  max_span: int
+  span_width: int
+
+  @nn.compact
+  def __call__(self, states: Float[Array, "n T H"]) -> Float[Array, "n T W"]:
+    """Returns f32 scores, of spans past the row's end too."""
+    dtype = self.config.dtype
+    ends = nn.Dense(
+      2 * self.span_width, dtype=dtype, kernel_init=bert.BERT_INIT, name="ends"
+    )(states)
+    start, end = jnp.split(ends, 2, axis=-1)  # Each [n, T, span_width].
+    end = shifted(end, self.max_span)  # [n, T, W, span_width]
+    start = jnp.broadcast_to(start[:, :, None, :], end.shape)
+    hidden = nn.LayerNorm(
+      epsilon=SPAN_NORM_EPS, dtype=dtype, use_fast_variance=False, name="norm"
+    )(jax.nn.relu(start + end))
+    score = nn.Dense(1, dtype=dtype, kernel_init=bert.BERT_INIT, name="score")(
+      hidden
+    )
+    return score[..., 0].astype(jnp.float32)
+
+
+def shifted(
+  values: Float[Array, "n T *rest"] | Bool[Array, "n T *rest"], width: int
+) -> Float[Array, "n T W *rest"] | Bool[Array, "n T W *rest"]:
+  """[n, t, w] is `values[n, t + w]`, or zero (False) past the end."""
+  length = values.shape[1]
+  tail = [(0, 0)] * (values.ndim - 2)
+  padded = jnp.pad(values, [(0, 0), (0, width - 1), *tail])
+  return jnp.stack([padded[:, w : w + length] for w in range(width)], axis=2)
