@@ -15,6 +15,23 @@ from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
 from realm_jax.shapes import Params
 
 
+def stage_params(run: RunConfig, rng: jax.Array) -> dict[str, Params]:
+  """Returns the parameters that a stage trains (and those it keeps frozen).
+
+  Raises:
+    ValueError, FileNotFoundError: a source in `run.init` does not fit.
+  """
+  retriever_rng, encoder_rng = jax.random.split(rng)
+  params: dict[str, Params] = {}
+  if run.stage != "mlm":
+    params["retriever"] = retriever_params(run, retriever_rng)
+  if run.stage in ("mlm", "realm"):
+    params["encoder"] = encoder_params(run, encoder_rng)
+  if run.stage == "openqa":
+    params["reader"] = reader_params(run, encoder_rng)
+  return params
+
+
 def retriever_params(run: RunConfig, rng: jax.Array) -> dict[str, Params]:
   """Returns {"shared": tower} or {"query": tower, "document": tower}.
 

@@ -23,7 +23,10 @@ class DataIterator(Protocol):
   """What grain's dataset iterators offer."""
 
   def __next__(self) -> Any: ...
-  def get_state(self) -> dict[str, Any]: ...
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns where the iterator stands, right after the last element."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

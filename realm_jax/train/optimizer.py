@@ -115,3 +115,14 @@ def make_optimizer(
       label,
     ),
   )
+
+
+def part_of(stage: str, name: str) -> str:
+  """Returns how a stage trains the parameter of this slash-joined name.
+
+  Fine-tuning keeps the document tower, so that the index stays valid (ORQA
+  section 5).
+  """
+  if stage == "openqa" and name.startswith("retriever/document/"):
+    return FROZEN
+  return RETRIEVER if name.startswith("retriever/") else REST

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains on this machine, with an index builder beside the trainer.
+
+    python -m launch.local --config=experiments/….py --workdir=runs/realm
+
+takes the flags of `realm train`. The trainer has the terminal; the builder
+writes to `<workdir>/builder.log`. Exits as the trainer does; when the builder
+fails, the trainer is asked to save and stop, and the exit code is 1.
+"""
+
+import argparse
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import types
+
+POLL_SECONDS = 0.2
+LOG_LINES = 20  # Of a failed builder, shown to the user.
+
+
+def main(argv: list[str]) -> int:
+  """Runs trainer and builder until both are done; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    prog="launch.local", usage="python -m launch.local [realm train's flags]"
+  )
+  parser.add_argument("--workdir", required=True)
+  known, _ = parser.parse_known_args(argv)
+  workdir = pathlib.Path(known.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  log_path = workdir / "builder.log"
+  with log_path.open("a", encoding="utf-8") as log:
+    trainer = _start("train", argv)
+    builder = _start(
+      "build-index", [f"--workdir={workdir}", "--watch"], log, log
+    )
+    _forward_signals(trainer)
+    return _supervise(trainer, builder, log_path)
+
+
+def _start(
+  command: str, flags: list[str], *outputs: object
+) -> subprocess.Popen:
+  stdout, stderr = outputs or (None, None)
+  return subprocess.Popen(
+    [sys.executable, "-m", "realm_jax.cli", command, *flags],
+    stdout=stdout,  # type: ignore[call-overload]
+    stderr=stderr,
+  )
+
+
+def _forward_signals(trainer: subprocess.Popen) -> None:
+  """Ctrl-C and SIGTERM ask the trainer to save and stop."""
+
+  def forward(signum: int, frame: types.FrameType | None) -> None:
+    del signum, frame
+    trainer.terminate()
+
+  signal.signal(signal.SIGTERM, forward)
+  signal.signal(signal.SIGINT, forward)
+
+
+def _supervise(
+  trainer: subprocess.Popen,
+  builder: subprocess.Popen,
+  log_path: pathlib.Path,
+) -> int:
+  try:
+    while trainer.poll() is None:
+      if builder.poll():
+        _report_builder(builder.returncode, log_path)
+        trainer.terminate()
+        trainer.wait()
+        return 1
+      time.sleep(POLL_SECONDS)
+    if trainer.returncode:
+      print(
+        f"The trainer ended with exit code {trainer.returncode}.",
+        file=sys.stderr,
+      )
+      return trainer.returncode
+    if builder.wait():
+      _report_builder(builder.returncode, log_path)
+      return 1
+    return 0
+  finally:
+    for process in (trainer, builder):
+      if process.poll() is None:
+        process.terminate()
+        process.wait()
+
+
+def _report_builder(code: int, log_path: pathlib.Path) -> None:
+  tail = log_path.read_text(encoding="utf-8").splitlines()[-LOG_LINES:]
+  print(
+    f"The index builder ended with exit code {code}. The end of {log_path}:",
+    *tail,
+    sep="\n  ",
+    file=sys.stderr,
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`realm <command> --flag=value …`: what one process of a job runs."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import json
+import logging
+import sys
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """One command: its flags are defined only when it is the one asked for."""
+
+  summary: str
+  define_flags: Callable[[], None]
+  run: Callable[[list[str]], int]
+
+
+def _workdir_flag() -> None:
+  flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
+
+
+def _corpus_flags() -> None:
+  flags.DEFINE_string(
+    "source",
+    None,
+    "What to read: 'factbook', or a .jsonl, .parquet or .txt file (.gz too).",
+    required=True,
+  )
+  flags.DEFINE_string(
+    "output", None, "Corpus directory to make.", required=True
+  )
+  flags.DEFINE_string(
+    "tokenizer",
+    None,
+    "Folder or Hugging Face name of a BERT-style tokenizer; with "
+    "--train_vocabulary the folder to write it to.",
+    required=True,
+  )
+  flags.DEFINE_integer(
+    "train_vocabulary",
+    0,
+    "Train a lower-cased WordPiece vocabulary of this size on the source.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "max_pieces", 288, "Longest passage, title and special tokens included."
+  )
+
+
+def _prepare_corpus(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.data import prepare
+
+  prepare.prepare_corpus(
+    source=FLAGS.source,
+    output=FLAGS.output,
+    tokenizer_name=FLAGS.tokenizer,
+    train_vocabulary=FLAGS.train_vocabulary,
+    max_pieces=FLAGS.max_pieces,
+  )
+  return 0
+
+
+def _train_flags() -> None:
+  _workdir_flag()
+  config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+  flags.mark_flag_as_required("config")
+  flags.DEFINE_list(
+    "may_differ", [], "Config keys in which a resumed run may differ."
+  )
+
+
+def _train(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax import config
+  from realm_jax.train import loop, stop, workdir
+
+  run = config.parse(FLAGS.config)
+  workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
+  if loop.train(run, FLAGS.workdir):
+    return 0
+  print(
+    f"Stopped on request; {FLAGS.workdir} is saved. The same command goes on.",
+    file=sys.stderr,
+  )
+  return stop.STOPPED_EXIT_CODE
+
+
+def _build_index_flags() -> None:
+  _workdir_flag()
+  flags.DEFINE_bool(
+    "watch", False, "Go on with every new checkpoint until training is done."
+  )
+  flags.DEFINE_string(
+    "corpus", "", "Index this corpus instead of the run's own."
+  )
+
+
+def _build_index(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.index import builder
+
+  builder.build_index(FLAGS.workdir, watch=FLAGS.watch, corpus=FLAGS.corpus)
+  return 0
+
+
+def _evaluate_flags() -> None:
+  _workdir_flag()
+  flags.DEFINE_string(
+    "data",
+    None,
+    "JSONL: questions {question, answers} for an openqa run, texts "
+    "{text, spans} for a realm or mlm run.",
+    required=True,
+  )
+  flags.DEFINE_string("output", None, "Where to write predictions.jsonl.")
+  flags.mark_flag_as_required("output")
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's own.")
+  flags.DEFINE_integer("limit", 0, "Use the first so many lines; 0 for all.")
+
+
+def _evaluate(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.eval import evaluate
+
+  evaluate.evaluate(
+    FLAGS.workdir,
+    FLAGS.data,
+    FLAGS.output,
+    corpus=FLAGS.corpus,
+    limit=FLAGS.limit,
+  )
+  return 0
+
+
+def _ask_flags() -> None:
+  _workdir_flag()
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's own.")
+  flags.DEFINE_bool("json", False, "Print JSON instead of a page of text.")
+
+
+def _ask(args: list[str]) -> int:
+  if not args:
+    raise ValueError('Nothing to ask: realm ask --workdir=… "a question"')
+  from realm_jax.eval import open_qa
+
+  answerer = open_qa.QuestionAnswerer.open(FLAGS.workdir, corpus=FLAGS.corpus)
+  for answer in answerer.answer(args):
+    if FLAGS.json:
+      print(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
+    else:
+      open_qa.show(answer)
+  return 0
+
+
+def _report(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.eval import report
+
+  print(report.write_report(FLAGS.workdir))
+  return 0
+
+
+COMMANDS = {
+  "prepare-corpus": Command(
+    "read documents, cut them into passages, tokenize them",
+    _corpus_flags,
+    _prepare_corpus,
+  ),
+  "train": Command(
+    "train a stage (ict, mlm, realm, openqa), or go on with it",
+    _train_flags,
+    _train,
+  ),
+  "build-index": Command(
+    "embed the corpus from the newest checkpoint and publish an index",
+    _build_index_flags,
+    _build_index,
+  ),
+  "evaluate": Command(
+    "score a run on questions or on masked texts", _evaluate_flags, _evaluate
+  ),
+  "ask": Command("answer questions, with evidence", _ask_flags, _ask),
+  "report": Command("write report/report.html", _workdir_flag, _report),
+}
+
+
+def _no_more(args: Sequence[str]) -> None:
+  if args:
+    raise ValueError(f"Unknown arguments {list(args)}; flags start with --.")
+
+
+def _usage() -> str:
+  lines = ["usage: realm <command> --flag=value …", ""]
+  lines += [f"  {name:15} {c.summary}" for name, c in COMMANDS.items()]
+  lines += ["", "realm <command> --help lists a command's flags."]
+  return "\n".join(lines)
+
+
+def main() -> None:
+  """Runs a command; the exit code is 0, 1 (failed), 2 (usage) or 75.
+
+  75 means that training stopped on SIGTERM after saving.
+  """
+  name = sys.argv[1] if len(sys.argv) > 1 else ""
+  if name in ("-h", "--help", "help"):
+    print(_usage())
+    return
+  if name not in COMMANDS:
+    print(_usage(), file=sys.stderr)
+    sys.exit(2)
+  command = COMMANDS[name]
+  command.define_flags()
+  app.run(
+    lambda argv: _guarded(name, command, argv[1:]),
+    argv=[f"realm {name}", *sys.argv[2:]],
+  )
+
+
+def _guarded(name: str, command: Command, args: list[str]) -> int:
+  absl_logging.use_absl_handler()
+  absl_logging.set_verbosity(
+    absl_logging.DEBUG if FLAGS.verbosity > 0 else absl_logging.ERROR
+  )
+  logging.getLogger("realm_jax").setLevel(logging.INFO)
+  try:
+    return command.run(args)
+  except (ValueError, OSError) as error:
+    if FLAGS.verbosity > 0:
+      raise
+    print(f"realm {name}: {error}", file=sys.stderr)
+    print("(--verbosity=1 shows the traceback)", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+  main()

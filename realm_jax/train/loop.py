@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host loop: the same for every stage."""
+
+import contextlib
+import time
+from typing import Any
+
+import jax
+
+from realm_jax.checkpoints import CheckpointWriter
+from realm_jax.config import RunConfig
+from realm_jax.train import workdir as workdirs
+from realm_jax.train.feed import Feed, open_feed
+from realm_jax.train.metrics import Means, MetricLog
+from realm_jax.train.optimizer import learning_rate
+from realm_jax.train.program import Program
+from realm_jax.train.progress import Progress
+from realm_jax.train.step import TrainState
+from realm_jax.train.stop import StopRequest
+
+
+def train(run: RunConfig, workdir: str) -> bool:
+  """Trains to the last step, from the newest checkpoint of `workdir` if any.
+
+  Returns:
+    Whether the last step was reached; False after a request to stop.
+
+  Raises:
+    ValueError, FileNotFoundError, OSError: before the first step where the
+      input does not fit; later where a file cannot be written or the index
+      builder does not deliver.
+  """
+  stop = StopRequest()
+  stop.install()
+  program = Program(run)
+  with contextlib.ExitStack() as stack:
+    writer = stack.enter_context(
+      CheckpointWriter(workdir, run.keep_checkpoints)
+    )
+    restored = writer.restore_newest(program.abstract_state)
+    state, position = restored or (program.first_state(), None)
+    first_step = int(state.step)
+    if first_step < run.num_steps:
+      workdirs.unmark_done(workdir)
+    feed = stack.enter_context(open_feed(run, workdir, first_step, position))
+    if position is None:
+      writer.save(0, state, feed.position())
+    for batch in feed.shapes():
+      program.compile(batch)
+    log = stack.enter_context(MetricLog(workdir, first_step))
+    bar = stack.enter_context(Progress(run.stage, first_step, run.num_steps))
+    steps = _Steps(run, program, feed, writer, log, bar, stop)
+    state = steps.run(state, first_step)
+    writer.wait()
+    finished = int(state.step) >= run.num_steps
+    if finished:
+      workdirs.mark_done(workdir, run.num_steps)
+    return finished
+
+
+class _Steps:
+  """The loop proper, with what it reports to."""
+
+  def __init__(
+    self,
+    run: RunConfig,
+    program: Program,
+    feed: Feed,
+    writer: CheckpointWriter,
+    log: MetricLog,
+    bar: Progress,
+    stop: StopRequest,
+  ) -> None:
+    self._run, self._program, self._feed = run, program, feed
+    self._writer, self._log, self._bar, self._stop = writer, log, bar, stop
+    self._means = Means()
+    self._logged_at = time.perf_counter()
+    self._logged_step = 0
+    self._schedule = learning_rate(run.optimizer, run.num_steps)
+
+  def run(self, state: TrainState, first_step: int) -> TrainState:
+    self._logged_step = first_step
+    self._logged_at = time.perf_counter()
+    in_flight: dict[str, Any] = {}
+    for step in range(first_step, self._run.num_steps):
+      fed = self._feed.next()
+      state, sums = self._program.update(state, fed.batch)
+      # One step late: the device works on this step while the host waits for
+      # the one before, and is never more than one step ahead.
+      self._means.add(jax.device_get(in_flight))
+      in_flight = sums | self._feed.scalars(step, fed)
+      if _must_wait():
+        jax.block_until_ready(sums)
+      done = step + 1
+      self._bar.advance(done)
+      for swap in self._feed.swaps(step, fed):
+        self._log.write(done, swap.scalars())
+        self._bar.note(swap.describe())
+      stopping = self._stop.at(done)
+      if stopping or self._saves_at(done):
+        self._writer.save(done, state, self._feed.position())
+      if done % self._run.log_every_steps == 0 or done == self._run.num_steps:
+        self._means.add(jax.device_get(in_flight))
+        in_flight = {}
+        self._report(done)
+      if stopping:
+        break
+    return state
+
+  def _saves_at(self, done: int) -> bool:
+    every = [self._run.checkpoint_every_steps]
+    if self._feed.refreshes:
+      every.append(self._run.refresh.every_steps)
+    return done == self._run.num_steps or any(done % n == 0 for n in every)
+
+  def _report(self, done: int) -> None:
+    now = time.perf_counter()
+    steps, seconds = done - self._logged_step, now - self._logged_at
+    scalars = self._means.pop() | {
+      "learning_rate": float(self._schedule(done - 1)),
+      "steps_per_second": steps / seconds,
+      "step_seconds": seconds / steps,
+    }
+    self._log.write(done, scalars)
+    self._bar.show(done, scalars)
+    self._logged_at, self._logged_step = now, done
+
+
+def _must_wait() -> bool:
+  # Gloo on the CPU deadlocks when several steps are in flight in processes
+  # with several devices each.
+  return jax.process_count() > 1 and jax.default_backend() == "cpu"

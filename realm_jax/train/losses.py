@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each stage minimises: its model applied to a batch, then its objective.
+
+Each function makes a `LossFn`; the batches' fields are in `data/collate.py`.
+"""
+
+from collections.abc import Callable
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from realm_jax.config import RunConfig
+from realm_jax.models.embedder import Embedder, tower
+from realm_jax.models.ragged import encode_rows
+from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
+from realm_jax.objectives import ict, mlm, open_qa, retrieval
+from realm_jax.shapes import Batch, Params, Sums, TokenRows
+from realm_jax.train.step import LossFn
+
+
+def ict_loss(run: RunConfig) -> LossFn:
+  """-log p(own passage | pseudo-query) over the global batch."""
+  embedder = Embedder(run.embedder)
+
+  def loss(
+    params: Params, batch: Batch, rng: jax.Array
+  ) -> tuple[jax.Array, Sums]:
+    query_rng, passage_rng = jax.random.split(rng)
+    towers = params["retriever"]
+    queries = _apply(embedder, tower(towers, "query"), query_rng)(
+      batch["query"]
+    )
+    passages = _apply(embedder, tower(towers, "document"), passage_rng)(
+      batch["passage"]
+    )
+    log_probs = ict.in_batch_log_probs(
+      queries, passages, run.embedder.temperature
+    )
+    own = jnp.diagonal(log_probs)
+    found = jnp.argmax(log_probs, axis=-1) == jnp.arange(own.shape[0])
+    sums = {"loss": _sum(-own), "in_batch_accuracy": _sum(found)}
+    return -own.mean(), sums
+
+  return loss
+
+
+def mlm_loss(run: RunConfig) -> LossFn:
+  """-log p(masked piece | text beside a given passage), a mask's mean."""
+  encoder = KnowledgeAugmentedEncoder(run.encoder)
+
+  def loss(
+    params: Params, batch: Batch, rng: jax.Array
+  ) -> tuple[jax.Array, Sums]:
+    logits = _apply(encoder, params["encoder"], rng)(
+      batch["joint"], positions=batch["positions"]
+    )
+    log_probs = mlm.token_log_probs(logits, batch["targets"])  # [B, M]
+    keep = batch["target_mask"]
+    right = (jnp.argmax(logits, axis=-1) == batch["targets"]) & keep
+    total, count = -jnp.sum(jnp.where(keep, log_probs, 0.0)), jnp.sum(keep)
+    sums = {
+      "loss": (total, _f32(count)),
+      "piece_accuracy": (_f32(right.sum()), _f32(count)),
+    }
+    return total / jnp.maximum(count, 1), sums
+
+  return loss
+
+
+def realm_loss(run: RunConfig) -> LossFn:
+  """The negative marginal log-likelihood over K candidates (REALM eq. 1).
+
+  Candidates come from a stale index; p(z | x) is computed here, with the
+  current parameters of both towers, and so is its gradient.
+  """
+  embedder = Embedder(run.embedder)
+  encoder = KnowledgeAugmentedEncoder(run.encoder)
+
+  def loss(
+    params: Params, batch: Batch, rng: jax.Array
+  ) -> tuple[jax.Array, Sums]:
+    query_rng, passage_rng, joint_rng = jax.random.split(rng, 3)
+    towers, keep = params["retriever"], batch["target_mask"]
+    queries = _apply(embedder, tower(towers, "query"), query_rng)(
+      batch["query"]
+    )  # [B, D]
+    passages = encode_rows(
+      _apply(embedder, tower(towers, "document"), passage_rng),
+      batch["passages"],
+    ).reshape(queries.shape[0], -1, queries.shape[1])  # [B, K, D]
+    num_candidates = passages.shape[1]
+    scores = retrieval.candidate_scores(
+      queries, passages, run.embedder.temperature
+    )
+    candidate_mask = batch["candidate_mask"]
+    if not run.retrieval.null_document:
+      candidate_mask = candidate_mask.at[:, 0].set(False)
+    doc_log_probs = retrieval.candidate_log_probs(scores, candidate_mask)
+
+    def read(
+      rows: TokenRows, positions: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+      logits = _apply(encoder, params["encoder"], joint_rng)(
+        rows, positions=positions
+      )
+      return mlm.token_log_probs(logits, targets)
+
+    log_probs = encode_rows(
+      read,
+      batch["joints"],
+      jnp.repeat(batch["positions"], num_candidates, axis=0),
+      jnp.repeat(batch["targets"], num_candidates, axis=0),
+    ).reshape(*scores.shape, -1)  # [B, K, M]
+    marginal = mlm.marginal_log_likelihood(
+      doc_log_probs, log_probs, keep, run.retrieval.marginal
+    )
+    null = mlm.span_log_likelihood(log_probs[:, 0], keep)
+    return _marginal_sums(run, marginal, null, doc_log_probs, keep)
+
+  return loss
+
+
+def _marginal_sums(
+  run: RunConfig,
+  marginal: jax.Array,
+  null: jax.Array,
+  doc_log_probs: jax.Array,
+  keep: jax.Array,
+) -> tuple[jax.Array, Sums]:
+  # The released code averages over masks, the paper over texts.
+  per_mask = run.retrieval.marginal == "per_mask"
+  count = _f32(keep.sum() if per_mask else keep.any(axis=-1).sum())
+  real = keep.any(axis=-1)
+  total = -marginal.sum()
+  doc_probs = jnp.exp(doc_log_probs)
+  entropy = -jnp.sum(doc_probs * jnp.maximum(doc_log_probs, -100.0), axis=-1)
+  sums = {
+    "loss": (total, count),
+    "answer_log_prob": _sum(marginal, real),
+    "retrieval_utility": _sum(mlm.retrieval_utility(marginal, null), real),
+    "retrieval/null_mass": _sum(doc_probs[:, 0], real),
+    "retrieval/entropy": _sum(entropy, real),
+  }
+  return total / jnp.maximum(count, 1.0), sums
+
+
+def openqa_loss(run: RunConfig) -> LossFn:
+  """ORQA's retriever and reader losses, each over the questions it can serve.
+
+  A question whose beam (or read passages) holds no answer adds nothing to
+  that loss. Passage vectors come from the index and get no gradient.
+  """
+  embedder = Embedder(run.embedder)
+  reader = SpanReader(
+    run.encoder,
+    max_span=run.openqa.max_span,
+    span_width=run.openqa.span_width,
+  )
+
+  def loss(
+    params: Params, batch: Batch, rng: jax.Array
+  ) -> tuple[jax.Array, Sums]:
+    query_rng, joint_rng = jax.random.split(rng)
+    questions = _apply(embedder, params["retriever"]["query"], query_rng)(
+      batch["query"]
+    )
+    scores = retrieval.candidate_scores(
+      questions, batch["beam_embs"], run.embedder.temperature
+    )  # [B, C]
+    retriever_ll, in_beam = open_qa.retriever_log_likelihood(
+      scores, batch["beam_mask"], batch["beam_has_answer"]
+    )
+    num_read = batch["gold_spans"].shape[1]
+    spans = _apply(reader, params["reader"], joint_rng)(
+      batch["joint"], block_mask=batch["block_mask"]
+    ).reshape(batch["gold_spans"].shape)  # [B, R, T, W]
+    reader_ll, readable = open_qa.reader_log_likelihood(
+      spans, scores[:, :num_read], batch["gold_spans"]
+    )
+    questions_count = scores.shape[0]
+    total = -(retriever_ll + reader_ll).sum()
+    sums = {
+      "loss": (total, _f32(questions_count)),
+      "retriever_loss": _sum(-retriever_ll, in_beam),
+      "reader_loss": _sum(-reader_ll, readable),
+      "answer_in_beam": _sum(in_beam),
+      "answer_readable": _sum(readable),
+    }
+    return total / questions_count, sums
+
+  return loss
+
+
+def _apply(
+  module: Any, params: Params, rng: jax.Array
+) -> Callable[..., jax.Array]:
+  """Returns (rows, **fields) -> the module's output, dropout on."""
+  calls = itertools.count()
+
+  def apply(rows: TokenRows, **fields: jax.Array) -> jax.Array:
+    # Rectangles of a ragged batch must not share their dropout.
+    own_rng = jax.random.fold_in(rng, next(calls))
+    return module.apply(
+      {"params": params},
+      **rows,
+      **fields,
+      deterministic=False,
+      rngs={"dropout": own_rng},
+    )
+
+  return apply
+
+
+def _sum(
+  values: jax.Array, keep: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+  values = values.astype(jnp.float32)
+  if keep is None:
+    return values.sum(), jnp.asarray(values.size, jnp.float32)
+  return jnp.where(keep, values, 0.0).sum(), _f32(keep.sum())
+
+
+def _f32(value: Any) -> jax.Array:
+  return jnp.asarray(value, jnp.float32)
+
+
+LOSSES: dict[str, Callable[[RunConfig], LossFn]] = {
+  "ict": ict_loss,
+  "mlm": mlm_loss,
+  "realm": realm_loss,
+  "openqa": openqa_loss,
+}

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's update, compiled once for every shape of batch that will come."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from realm_jax import sharding
+from realm_jax.config import InitConfig, RunConfig
+from realm_jax.shapes import Batch
+from realm_jax.train import initial
+from realm_jax.train.losses import LOSSES
+from realm_jax.train.optimizer import make_optimizer, part_of
+from realm_jax.train.step import TrainState, init_state, make_train_step
+
+
+class Program:
+  """The jitted update of a run, and the layout of its state."""
+
+  def __init__(self, run: RunConfig) -> None:
+    self.mesh = sharding.make_mesh(run.mesh)
+    sharding.check_divides("batch_size", run.batch_size, self.mesh)
+    self._run = run
+    self._optimizer = make_optimizer(
+      run.optimizer, run.num_steps, functools.partial(part_of, run.stage)
+    )
+    shapes = jax.eval_shape(self._fresh_state)
+    self._layout = sharding.state_shardings(shapes, self.mesh)
+    self.abstract_state = jax.tree.map(
+      lambda leaf, place: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=place
+      ),
+      shapes,
+      self._layout,
+    )
+    whole = sharding.replicated(self.mesh)
+    self._update = jax.jit(
+      make_train_step(LOSSES[run.stage](run), self._optimizer),
+      in_shardings=(self._layout, sharding.batch_sharding(self.mesh), whole),
+      out_shardings=(self._layout, whole),
+      donate_argnums=0,
+    )
+    self._compiled: dict[Any, jax.stages.Compiled] = {}
+    self._rng = jax.device_put(jax.random.key(run.seed), whole)
+
+  def _fresh_state(self) -> TrainState:
+    # Shapes are the config's, wherever the numbers come from.
+    random = dataclasses.replace(self._run, init=InitConfig())
+    params = initial.stage_params(random, jax.random.key(0))
+    return init_state(params, self._optimizer)
+
+  def first_state(self) -> TrainState:
+    """Returns the state of step 0, on the devices."""
+    params = initial.stage_params(self._run, jax.random.key(self._run.seed))
+    make = jax.jit(
+      lambda tree: init_state(tree, self._optimizer),
+      out_shardings=self._layout,
+    )
+    return make(params)
+
+  def compile(self, batch: Batch) -> None:
+    """Compiles the update for a batch of this shape, if it is a new one."""
+    shape = _shape_of(batch)
+    if shape not in self._compiled:
+      placed = sharding.to_global(batch, self.mesh)
+      self._compiled[shape] = self._update.lower(
+        self.abstract_state, placed, self._rng
+      ).compile()
+
+  def update(
+    self, state: TrainState, batch: Batch
+  ) -> tuple[TrainState, dict[str, Any]]:
+    """Applies one update; the old state's buffers are reused.
+
+    Raises:
+      KeyError: no such shape was compiled.
+    """
+    step = self._compiled[_shape_of(batch)]
+    return step(state, sharding.to_global(batch, self.mesh), self._rng)
+
+
+def _shape_of(batch: Batch) -> tuple[Any, ...]:
+  return tuple(leaf.shape for leaf in jax.tree.leaves(batch))

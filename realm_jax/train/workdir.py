@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's directory: one config for its whole life."""
+
+from collections.abc import Collection
+import os
+import uuid
+
+from etils import epath
+
+from realm_jax import checkpoints, config
+from realm_jax.config import RunConfig
+
+CONFIG_FILE = "config.json"
+
+
+def claim(
+  workdir: epath.PathLike, run: RunConfig, may_differ: Collection[str] = ()
+) -> None:
+  """Writes the resolved config, or checks that a resumed run has the same.
+
+  Args:
+    workdir: created if it is not there.
+    run: the config asked for.
+    may_differ: dotted keys (or their prefixes) in which it may differ from
+      the saved one; the new values are then saved.
+
+  Raises:
+    ValueError: another key differs.
+  """
+  path = epath.Path(workdir)
+  path.mkdir(parents=True, exist_ok=True)
+  saved_path = path / CONFIG_FILE
+  if saved_path.exists() and checkpoints.steps(path):
+    changed = config.differences(load(path), run)
+    refused = {
+      key: values
+      for key, values in changed.items()
+      if not any(key == k or key.startswith(f"{k}.") for k in may_differ)
+    }
+    if refused:
+      listed = "; ".join(
+        f"{key}: {old!r} saved, {new!r} asked"
+        for key, (old, new) in refused.items()
+      )
+      raise ValueError(
+        f"{saved_path} belongs to a run with another config ({listed}). Use "
+        "another --workdir, or name these keys in --may_differ."
+      )
+  draft = path / f".{CONFIG_FILE}.{uuid.uuid4().hex}"
+  draft.write_text(config.dumps(run))
+  os.replace(draft, saved_path)
+
+
+def load(workdir: epath.PathLike) -> RunConfig:
+  """Reads a workdir's config.
+
+  Raises:
+    FileNotFoundError: it is not a workdir.
+    ValueError: the file is malformed.
+  """
+  path = epath.Path(workdir) / CONFIG_FILE
+  if not path.exists():
+    raise FileNotFoundError(
+      f"{path} does not exist: {workdir} is not a run's workdir."
+    )
+  return config.loads(path.read_text())
+
+
+def mark_done(workdir: epath.PathLike, step: int) -> None:
+  """Says that no checkpoint will follow; the index builder then finishes."""
+  path = epath.Path(workdir) / checkpoints.TRAINING_DONE
+  path.write_text(f"{step}\n")
+
+
+def unmark_done(workdir: epath.PathLike) -> None:
+  """Takes the mark back, for a run that goes on with more steps."""
+  (epath.Path(workdir) / checkpoints.TRAINING_DONE).unlink(missing_ok=True)
