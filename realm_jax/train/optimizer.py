@@ -26,7 +26,8 @@ def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
   """Linear warm-up, then linear decay to 0 that is measured from step 0."""
   warmup = warmup_steps(config, num_steps)
 
-  def schedule(step: jax.Array) -> jax.Array:
+  def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+    step = jnp.asarray(step, jnp.float32)
     rising = step / warmup
     falling = jnp.maximum(0.0, 1.0 - step / num_steps)
     return config.learning_rate * jnp.where(step < warmup, rising, falling)
