@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hugging Face BERT checkpoints <-> our parameters, every tensor named.
+
+Reads `config.json` and `model.safetensors` as `BertModel`, `BertForMaskedLM`,
+`BertForPreTraining` and sentence-transformers write them.
+"""
+
+import functools
+import json
+from typing import Any
+
+from etils import epath
+from flax import traverse_util
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+
+from realm_jax.config import BertConfig
+from realm_jax.models.reader import KnowledgeAugmentedEncoder
+from realm_jax.shapes import Params
+
+# Our name <- Hugging Face's, of modules. `{i}` is the layer.
+_BERT_MODULES = {
+  "token_embed": "embeddings.word_embeddings",
+  "segment_embed": "embeddings.token_type_embeddings",
+  "position_embed": "embeddings.position_embeddings",
+  "embed_norm": "embeddings.LayerNorm",
+}
+_LAYER_MODULES = {
+  "layers_{i}/attention/query": "encoder.layer.{i}.attention.self.query",
+  "layers_{i}/attention/key": "encoder.layer.{i}.attention.self.key",
+  "layers_{i}/attention/value": "encoder.layer.{i}.attention.self.value",
+  "layers_{i}/attention/output": "encoder.layer.{i}.attention.output.dense",
+  "layers_{i}/attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
+  "layers_{i}/mlp_up": "encoder.layer.{i}.intermediate.dense",
+  "layers_{i}/mlp_down": "encoder.layer.{i}.output.dense",
+  "layers_{i}/mlp_norm": "encoder.layer.{i}.output.LayerNorm",
+}
+_POOLER = {
+  "pooler/kernel": "pooler.dense.weight",
+  "pooler/bias": "pooler.dense.bias",
+}
+_MLM_HEAD = {
+  "mlm_head/transform/kernel": "cls.predictions.transform.dense.weight",
+  "mlm_head/transform/bias": "cls.predictions.transform.dense.bias",
+  "mlm_head/norm/scale": "cls.predictions.transform.LayerNorm.weight",
+  "mlm_head/norm/bias": "cls.predictions.transform.LayerNorm.bias",
+  "mlm_head/bias": "cls.predictions.bias",
+}
+# Tensors that are in checkpoints and not in our models, and why.
+_COPIES = {  # Written out twice; must equal what they are tied to.
+  "cls.predictions.decoder.weight": "bert/token_embed/embedding",
+  "cls.predictions.decoder.bias": "mlm_head/bias",
+}
+_IGNORED = (
+  "embeddings.position_ids",  # 0, 1, 2, ...: a buffer.
+  "cls.seq_relationship.weight",  # Next-sentence prediction: not in REALM.
+  "cls.seq_relationship.bias",
+)
+_ACTIVATIONS = {
+  "gelu": "gelu",
+  "gelu_new": "gelu_tanh",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "relu": "relu",
+}
+# BertConfig's field <- config.json's. Dropout and dtype are the run's choice.
+_FIELDS = {
+  "vocab_size": "vocab_size",
+  "hidden_size": "hidden_size",
+  "num_layers": "num_hidden_layers",
+  "num_heads": "num_attention_heads",
+  "mlp_size": "intermediate_size",
+  "max_positions": "max_position_embeddings",
+  "num_segments": "type_vocab_size",
+  "norm_eps": "layer_norm_eps",
+  "activation": "hidden_act",
+}
+
+
+def bert_table(num_layers: int) -> dict[str, str]:
+  """Our path, "bert/..." -> Hugging Face's name, for every tensor of BERT."""
+  modules = dict(_BERT_MODULES)
+  for i in range(num_layers):
+    modules |= {
+      ours.format(i=i): theirs.format(i=i)
+      for ours, theirs in _LAYER_MODULES.items()
+    }
+  table: dict[str, str] = {}
+  for ours, theirs in modules.items():
+    if ours.endswith("_embed"):
+      table[f"bert/{ours}/embedding"] = f"{theirs}.weight"
+      continue
+    weight = "scale" if ours.endswith("_norm") else "kernel"
+    table[f"bert/{ours}/{weight}"] = f"{theirs}.weight"
+    table[f"bert/{ours}/bias"] = f"{theirs}.bias"
+  return table
+
+
+def load_bert(source: str, config: BertConfig) -> dict[str, Params]:
+  """Reads a checkpoint's parameters as float32 NumPy arrays.
+
+  Args:
+    source: a folder, or the name of a model on the Hugging Face hub.
+    config: the architecture that is asked for.
+
+  Returns:
+    {"bert"} and, where the checkpoint has them, "pooler" and "mlm_head".
+
+  Raises:
+    ValueError: no such checkpoint; another architecture; a tensor that is
+      missing, unexpected or of another shape. The message names each.
+  """
+  folder = _folder(source)
+  check_architecture(folder / "config.json", config)
+  tensors = _read_tensors(folder / "model.safetensors")
+  return from_tensors(tensors, config, str(folder))
+
+
+def from_tensors(
+  tensors: dict[str, np.ndarray], config: BertConfig, source: str
+) -> dict[str, Params]:
+  """Does `load_bert`'s work on {Hugging Face name: array}."""
+  tensors = {_plain_name(name): value for name, value in tensors.items()}
+  table = bert_table(config.num_layers)
+  for part in (_POOLER, _MLM_HEAD):
+    if set(part.values()) & set(tensors):
+      table |= part
+  missing = sorted(set(table.values()) - set(tensors))
+  known = {*table.values(), *_IGNORED}
+  known |= {name for name, ours in _COPIES.items() if ours in table}
+  unexpected = sorted(set(tensors) - known)
+  if missing or unexpected:
+    raise ValueError(
+      f"{source} is no BERT checkpoint of {config.num_layers} layers: "
+      f"missing tensors {missing}, unexpected tensors {unexpected}."
+    )
+  flat = {
+    ours: _to_ours(ours, tensors[theirs]) for ours, theirs in table.items()
+  }
+  _check_copies(tensors, flat, source)
+  _check_shapes(flat, config, source)
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def to_tensors(params: Params, num_layers: int) -> dict[str, np.ndarray]:
+  """Inverse of `from_tensors`: {"bert", ...} -> {Hugging Face name: array}."""
+  table = bert_table(num_layers) | _POOLER | _MLM_HEAD
+  flat = traverse_util.flatten_dict(dict(params), sep="/")
+  return {
+    table[ours]: np.ascontiguousarray(_transposed(ours, np.asarray(value)))
+    for ours, value in flat.items()
+  }
+
+
+def check_architecture(path: epath.Path, config: BertConfig) -> None:
+  """Compares a `config.json` with the run's architecture.
+
+  Raises:
+    ValueError: the file is unreadable, not BERT's, or differs; the message
+      names every field that differs, with both values.
+  """
+  found = _read_architecture(path)
+  wanted = {name: getattr(config, name) for name in _FIELDS}
+  wanted |= {"norm": config.norm, "positions": config.positions}
+  differing = [
+    f"{name}: {found[name]!r} there, {wanted[name]!r} in this run"
+    for name in wanted
+    if found[name] != wanted[name]
+  ]
+  if differing:
+    raise ValueError(
+      f"{path} describes another architecture than the run's config. "
+      f"{'; '.join(differing)}. Set these fields to the checkpoint's values."
+    )
+
+
+def _read_architecture(path: epath.Path) -> dict[str, Any]:
+  try:
+    raw = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise ValueError(f"{path} is not a readable JSON file: {error}") from error
+  kind = raw.get("model_type") if isinstance(raw, dict) else None
+  if kind != "bert":
+    raise ValueError(f"{path}: model_type must be 'bert', got {kind!r}.")
+  absent = sorted(set(_FIELDS.values()) - set(raw))
+  if absent:
+    raise ValueError(f"{path} lacks the fields {absent}.")
+  if raw["hidden_act"] not in _ACTIVATIONS:
+    raise ValueError(
+      f"{path}: hidden_act={raw['hidden_act']!r} is not one of "
+      f"{sorted(_ACTIVATIONS)}."
+    )
+  found = {ours: raw[theirs] for ours, theirs in _FIELDS.items()}
+  found["activation"] = _ACTIVATIONS[raw["hidden_act"]]
+  # Files older than the field are of absolute positions.
+  found["positions"] = raw.get("position_embedding_type", "absolute")
+  return found | {"norm": "post"}
+
+
+def _folder(source: str) -> epath.Path:
+  folder = epath.Path(source)
+  if folder.is_dir():
+    return folder
+  try:
+    return epath.Path(
+      huggingface_hub.snapshot_download(
+        source, allow_patterns=["config.json", "model.safetensors"]
+      )
+    )
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f"{source!r} is neither a folder nor a model that the Hugging Face hub "
+      f"gives: {error}"
+    ) from error
+
+
+def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
+  if not path.exists():
+    raise ValueError(
+      f"{path} does not exist. Only safetensors are read; save the model "
+      "again with `save_pretrained(folder, safe_serialization=True)`."
+    )
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  except (OSError, safetensors.SafetensorError) as error:
+    raise ValueError(f"{path} is not readable: {error}") from error
+
+
+def _plain_name(name: str) -> str:
+  # Checkpoints converted from TensorFlow say gamma and beta.
+  name = name.removeprefix("bert.")
+  for old, new in (("gamma", "weight"), ("beta", "bias")):
+    name = name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}")
+  return name
+
+
+def _transposed(path: str, value: np.ndarray) -> np.ndarray:
+  # torch keeps a linear map as [out, in], flax as [in, out].
+  return value.T if path.endswith("/kernel") else value
+
+
+def _to_ours(path: str, value: np.ndarray) -> np.ndarray:
+  return np.ascontiguousarray(_transposed(path, value), np.float32)
+
+
+def _check_copies(
+  tensors: dict[str, np.ndarray], flat: dict[str, np.ndarray], source: str
+) -> None:
+  for name, ours in _COPIES.items():
+    if name in tensors and not np.array_equal(
+      tensors[name].astype(np.float32), flat[ours]
+    ):
+      raise ValueError(
+        f"{source}: {name} differs from the tensor it must be tied to. "
+        "Untied decoders are not supported."
+      )
+
+
+def _check_shapes(
+  flat: dict[str, np.ndarray], config: BertConfig, source: str
+) -> None:
+  wanted = _shapes(config)
+  wrong = [
+    f"{path} {flat[path].shape} instead of {wanted[path]}"
+    for path in flat
+    if flat[path].shape != wanted[path]
+  ]
+  if wrong:
+    raise ValueError(f"{source}: tensors of a wrong shape: {'; '.join(wrong)}.")
+
+
+def _shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+  rows = jnp.zeros((1, 1), jnp.int32)
+  init = functools.partial(
+    KnowledgeAugmentedEncoder(config).init, deterministic=True
+  )
+  tree = jax.eval_shape(
+    init, jax.random.key(0), rows, rows, rows.astype(bool), rows
+  )
+  flat = traverse_util.flatten_dict(tree["params"], sep="/")
+  width = config.hidden_size
+  return {path: leaf.shape for path, leaf in flat.items()} | {
+    "pooler/kernel": (width, width),
+    "pooler/bias": (width,),
+  }
