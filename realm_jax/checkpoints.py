@@ -10,7 +10,7 @@ never sees half of one.
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 from etils import epath
 import jax
@@ -145,7 +145,7 @@ class CheckpointWriter:
       item_names=("state", "run"),
     )
 
-  def __enter__(self) -> Self:
+  def __enter__(self) -> "CheckpointWriter":
     return self
 
   def __exit__(self, *_: object) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 import concurrent.futures
 import dataclasses
 import time
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from realm_jax.shapes import Batch
 
 Plan = TypeVar("Plan")
 
 
+@runtime_checkable
 class DataIterator(Protocol):
   """What grain's dataset iterators offer."""
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import json
 import os
 import pathlib
-from typing import Self
 
 import numpy as np
 import tensorboardX
@@ -49,7 +48,7 @@ class MetricLog:
       workdir, purge_step=first_step + 1 if first_step else None
     )
 
-  def __enter__(self) -> Self:
+  def __enter__(self) -> "MetricLog":
     return self
 
   def __exit__(self, *_: object) -> None:

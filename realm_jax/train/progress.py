@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping
 import sys
-from typing import Self
 
 from rich import console, progress
 
@@ -36,7 +35,7 @@ class Progress:
       stage, total=num_steps, completed=first_step, figures="compiling"
     )
 
-  def __enter__(self) -> Self:
+  def __enter__(self) -> "Progress":
     self._bar.start()
     return self
 

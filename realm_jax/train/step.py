@@ -2,6 +2,7 @@
 """The training state and one pure update of it, for any objective."""
 
 from collections.abc import Callable
+from typing import Any
 
 from flax import struct
 import jax
@@ -19,9 +20,10 @@ StepFn = Callable[["TrainState", Batch, jax.Array], tuple["TrainState", Sums]]
 class TrainState:
   """All arrays that a checkpoint holds: no functions, no config."""
 
-  step: jax.Array  # i32[]: updates already applied.
-  params: Params
-  opt_state: optax.OptState
+  # Typed loosely: JAX rebuilds the tree with shapes and shardings as leaves.
+  step: Any  # i32[]: updates already applied.
+  params: Any
+  opt_state: Any
 
 
 def init_state(

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from realm_jax import checkpoints
+from realm_jax.checkpoints import CheckpointWriter, RunPosition
+from realm_jax.train.step import init_state
+
+
+def some_state(width=4):
+  params = {
+    "retriever": {"shared": {"kernel": jnp.arange(3.0 * width).reshape(3, -1)}},
+    "encoder": {"bias": jnp.ones(2)},
+  }
+  return init_state(params, optax.adam(1e-3))
+
+
+def abstract(state):
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=leaf.sharding
+    ),
+    state,
+  )
+
+
+POSITION = RunPosition(
+  data_state={"next_index": 5}, index_versions=((0, "a"), (3, "b"))
+)
+
+
+def test_state_and_position_come_back_as_they_were(tmp_path):
+  state = some_state()
+  with CheckpointWriter(tmp_path, keep=2) as writer:
+    assert writer.restore_newest(abstract(state)) is None
+    writer.save(5, state, POSITION)
+    writer.wait()
+    restored, position = writer.restore_newest(abstract(state))
+  assert position == POSITION
+  jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_another_job_reads_steps_one_subtree_and_the_position(tmp_path):
+  assert checkpoints.steps(tmp_path) == []
+  with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    checkpoints.newest_step(tmp_path)
+  with CheckpointWriter(tmp_path, keep=2) as writer:
+    for step in (1, 2, 3):
+      writer.save(step, some_state(), POSITION)
+  assert checkpoints.steps(tmp_path) == [2, 3]
+  assert checkpoints.newest_step(tmp_path) == 3
+  tree = checkpoints.restore_params(tmp_path, 3, "retriever")
+  assert isinstance(tree["shared"]["kernel"], np.ndarray)
+  np.testing.assert_array_equal(
+    tree["shared"]["kernel"], np.arange(12.0).reshape(3, 4)
+  )
+  run = checkpoints.metadata(tmp_path, 3)
+  assert run["index_versions"] == [[0, "a"], [3, "b"]]
+
+
+def test_a_missing_step_or_subtree_is_named_with_what_there_is(tmp_path):
+  with CheckpointWriter(tmp_path, keep=2) as writer:
+    writer.save(1, some_state(), POSITION)
+  with pytest.raises(FileNotFoundError, match=r"Steps there are: \[1\]"):
+    checkpoints.restore_params(tmp_path, 7, "retriever")
+  with pytest.raises(ValueError, match=r"'reader', only \['encoder'"):
+    checkpoints.restore_params(tmp_path, 1, "reader")
+
+
+def test_another_architecture_is_refused_naming_the_array(tmp_path):
+  with CheckpointWriter(tmp_path, keep=2) as writer:
+    writer.save(1, some_state(), POSITION)
+    writer.wait()
+    wider = abstract(some_state(width=5))
+    with pytest.raises(ValueError, match=r"kernel: \(3, 4\) there, \(3, 5\)"):
+      writer.restore_newest(wider)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
+import pytest
+
+from realm_jax import config
+from realm_jax.config import RunConfig
+
+
+def test_a_config_survives_the_round_trip_through_config_dict_and_json():
+  run = RunConfig(num_steps=7, data=config.DataConfig(corpus="a/b"))
+  assert config.parse(config.to_config_dict(run)) == run
+  assert config.loads(config.dumps(run)) == run
+
+
+def test_a_field_can_be_overridden_like_a_flag_does():
+  raw = config.to_config_dict(RunConfig())
+  raw.retrieval.num_candidates = 4
+  raw.optimizer.learning_rate = 1.0
+  run = config.parse(raw)
+  assert run.retrieval.num_candidates == 4
+  assert run.optimizer.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"stages": "ict"}, r"unknown keys \['stages'\]"),
+    ({"stage": "pretrain"}, r"config.stage='pretrain' is not one of"),
+    ({"num_steps": "7"}, r"config.num_steps must be int, got '7'"),
+    ({"num_steps": True}, r"config.num_steps must be int, got True"),
+    ({"data": 3}, r"config.data must be a mapping, got 3"),
+    ({"retrieval": {"lookahead": 0}}, r"config.retrieval: .*lookahead"),
+    ({"retrieval": {"num_candidates": 1}}, "must be at least 2"),
+    ({"refresh": {"lag_steps": 0}}, r"refresh.lag_steps \(0\)"),
+    ({"lengths": {"joint": 90}}, r"lengths.joint \(90\) must exceed"),
+    ({"lengths": {"joint": 1024}}, "exceeds encoder.max_positions"),
+    ({"embedder": {"dim": 0}}, "embedder.dim must be positive"),
+    ({"embedder": {"head": "l2"}}, "must equal"),
+    ({"encoder": {"num_heads": 7}}, "must be a multiple of num_heads"),
+    ({"batch_size": 0}, "batch_size must be positive, got 0"),
+  ],
+)
+def test_a_wrong_config_names_the_key_and_the_value(change, message):
+  with pytest.raises(ValueError, match=message):
+    config.parse(change)
+
+
+def test_an_integer_is_taken_for_a_float_and_nothing_else_is_converted():
+  assert (
+    config.parse({"optimizer": {"clip_norm": 2}}).optimizer.clip_norm == 2.0
+  )
+  with pytest.raises(ValueError, match="must be float"):
+    config.parse({"optimizer": {"clip_norm": "2"}})
+
+
+def test_differences_name_dotted_keys_with_both_values():
+  run = RunConfig()
+  other = dataclasses.replace(
+    run, seed=1, optimizer=config.OptimizerConfig(clip_norm=2.0)
+  )
+  assert config.differences(run, other) == {
+    "seed": (0, 1),
+    "optimizer.clip_norm": (1.0, 2.0),
+  }
