@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers of documents: each streams `Document`s from files of one kind."""
+
+from collections.abc import Callable, Iterator
+import glob
+import pathlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from realm_jax.data.jsonl import parse_object, read_lines
+from realm_jax.data.records import Document
+
+_PARQUET_ROWS = 1024
+
+
+def read_documents(source: str) -> Iterator[Document]:
+  """Yields the documents of a source, in a fixed order.
+
+  Args:
+    source: "factbook", or a file, or a pattern ("news/*.jsonl.gz") of
+      .jsonl: {"text", "title"?, "uid"? or "id"?} a line;
+      .parquet: columns of the same names;
+      .txt: paragraphs between blank lines, titled by the file's name.
+      .jsonl and .txt may be gzipped (.gz).
+
+  Raises:
+    FileNotFoundError: no file has that name.
+    ValueError: an unknown ending, or content that cannot be read; names the
+      file and the line or row.
+  """
+  if source == "factbook":
+    from realm_jax.data import factbook
+
+    yield from factbook.read_factbook()
+    return
+  paths = sorted(glob.glob(source)) or [source]
+  for path in paths:
+    yield from _reader_of(path)(path)
+
+
+def _reader_of(path: str) -> Callable[[str], Iterator[Document]]:
+  for ending, reader in _READERS.items():
+    if path.removesuffix(".gz").endswith(ending):
+      return reader
+  raise ValueError(
+    f"{path}: no reader for this kind of file; known endings are "
+    f"{sorted(_READERS)}, and the source 'factbook'."
+  )
+
+
+def _read_jsonl(path: str) -> Iterator[Document]:
+  for number, line in read_lines(path):
+    where = f"{path}:{number}"
+    yield _to_document(parse_object(line, where), where)
+
+
+def _to_document(found: dict[str, object], where: str) -> Document:
+  title, text = found.get("title") or "", found.get("text")
+  uid = found.get("uid", found.get("id"))
+  if not isinstance(title, str):
+    raise ValueError(f"{where}: 'title' must be a string, got {title!r}.")
+  if not isinstance(text, str):
+    raise ValueError(f"{where}: 'text' must be a string, got {text!r}.")
+  if not isinstance(uid, str | int | None) or isinstance(uid, bool):
+    raise ValueError(f"{where}: 'uid' must be a string, got {uid!r}.")
+  return Document(
+    title=title.strip(),
+    text=text,
+    uid="" if uid is None else str(uid),
+    origin=where,
+  )
+
+
+def _read_parquet(path: str) -> Iterator[Document]:
+  try:
+    file = pq.ParquetFile(path)
+  except pa.ArrowInvalid as error:
+    raise ValueError(f"{path}: not a Parquet file: {error}") from error
+  with file:
+    if "text" not in file.schema_arrow.names:
+      raise ValueError(
+        f"{path}: no column 'text'; the columns are {file.schema_arrow.names}."
+      )
+    wanted = {"title", "text", "uid", "id"} & set(file.schema_arrow.names)
+    row = 0
+    for batch in file.iter_batches(_PARQUET_ROWS, columns=sorted(wanted)):
+      for found in batch.to_pylist():
+        row += 1
+        yield _to_document(found, f"{path}: row {row}")
+
+
+def _read_text(path: str) -> Iterator[Document]:
+  name = pathlib.Path(path.removesuffix(".gz")).stem
+  paragraph: list[str] = []
+  first = last = 0
+  for number, line in read_lines(path):
+    # `read_lines` leaves blank lines out: a gap in the numbers is one.
+    if paragraph and number > last + 1:
+      yield _to_paragraph(name, paragraph, f"{path}:{first}")
+      paragraph = []
+    if not paragraph:
+      first = number
+    try:
+      paragraph.append(line.decode("utf-8").strip())
+    except UnicodeDecodeError as error:
+      raise ValueError(f"{path}:{number}: not UTF-8 text: {error}") from error
+    last = number
+  if paragraph:
+    yield _to_paragraph(name, paragraph, f"{path}:{first}")
+
+
+def _to_paragraph(name: str, lines: list[str], where: str) -> Document:
+  return Document(title=name, text=" ".join(lines), origin=where)
+
+
+_READERS: dict[str, Callable[[str], Iterator[Document]]] = {
+  ".jsonl": _read_jsonl,
+  ".parquet": _read_parquet,
+  ".txt": _read_text,
+}

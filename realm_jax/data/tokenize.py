@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text to BERT word pieces, with the characters that each piece covers."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+from jaxtyping import Int32
+import numpy as np
+import tokenizers
+
+_FILE = "tokenizer.json"
+_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CONTINUES = "##"
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+  """A text's word pieces, special tokens excluded."""
+
+  ids: Int32[np.ndarray, "n"]
+  starts: Int32[np.ndarray, "n"]  # First character of each piece.
+  ends: Int32[np.ndarray, "n"]  # One past its last character.
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def __getitem__(self, pieces: slice) -> "Encoding":
+    return Encoding(self.ids[pieces], self.starts[pieces], self.ends[pieces])
+
+
+class Tokenizer:
+  """A BERT-style tokenizer: WordPiece with [PAD] [UNK] [CLS] [SEP] [MASK]."""
+
+  def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    """Wraps a backend, whose truncation and padding are switched off.
+
+    Raises:
+      ValueError: a special token is missing.
+    """
+    backend.no_truncation()
+    backend.no_padding()
+    self._backend = backend
+    found = {token: backend.token_to_id(token) for token in _SPECIALS}
+    missing = [token for token, token_id in found.items() if token_id is None]
+    if missing:
+      raise ValueError(
+        f"The tokenizer has no {missing}; BERT's five special tokens "
+        f"{list(_SPECIALS)} are needed."
+      )
+    self.pad_id = found["[PAD]"]
+    self.unk_id = found["[UNK]"]
+    self.cls_id = found["[CLS]"]
+    self.sep_id = found["[SEP]"]
+    self.mask_id = found["[MASK]"]
+    # Ids may have gaps: what matters is the rows of the embedding table.
+    self.vocab_size = max(backend.get_vocab().values()) + 1
+    canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)
+    self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
+
+  def encode(self, text: str) -> Encoding:
+    """Returns the pieces of one text."""
+    return self.encode_batch([text])[0]
+
+  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    """Returns the pieces of each text, computed on all cores."""
+    return [
+      _to_encoding(found)
+      for found in self._backend.encode_batch(
+        list(texts), add_special_tokens=False
+      )
+    ]
+
+  def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+    """Returns the text of pieces; case and exact spacing are lost."""
+    return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+
+  def tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+    """Returns each piece as the vocabulary spells it, "##" included."""
+    return [self._backend.id_to_token(int(i)) or "" for i in ids]
+
+  def save(self, directory: str | os.PathLike[str]) -> None:
+    """Writes `tokenizer.json`, which `load_tokenizer` and HF libraries read."""
+    folder = pathlib.Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{_FILE}.{os.getpid()}"
+    draft.write_text(self._backend.to_str(), encoding="utf-8")
+    os.replace(draft, folder / _FILE)
+
+
+def _to_encoding(found: tokenizers.Encoding) -> Encoding:
+  offsets = np.array(found.offsets, np.int32).reshape(-1, 2)
+  return Encoding(
+    np.array(found.ids, np.int32), offsets[:, 0].copy(), offsets[:, 1].copy()
+  )
+
+
+def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
+  """Loads a tokenizer from a folder or by its Hugging Face name.
+
+  A folder needs `tokenizer.json`, or BERT's `vocab.txt` (lower-cased unless
+  its `tokenizer_config.json` says otherwise).
+
+  Raises:
+    ValueError: an existing folder without a tokenizer, or one that is not
+      BERT-style.
+    OSError: no such folder, nor such a name on the hub.
+  """
+  folder = pathlib.Path(name)
+  if not folder.is_dir():
+    # Slow to import, and most runs have their tokenizer in a folder.
+    from transformers import AutoTokenizer
+
+    return Tokenizer(AutoTokenizer.from_pretrained(str(name)).backend_tokenizer)
+  if (folder / _FILE).exists():
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(folder / _FILE)))
+  if (folder / "vocab.txt").exists():
+    return _from_vocabulary_file(folder)
+  raise ValueError(
+    f"{folder} holds no tokenizer: neither {_FILE} nor vocab.txt is there."
+  )
+
+
+def _from_vocabulary_file(folder: pathlib.Path) -> Tokenizer:
+  settings = folder / "tokenizer_config.json"
+  lowercase = True
+  if settings.exists():
+    lowercase = json.loads(settings.read_text())["do_lower_case"]
+  lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+  vocabulary = {token: row for row, token in enumerate(lines)}
+  return Tokenizer(_wordpiece(vocabulary, lowercase=lowercase))
+
+
+def _wordpiece(
+  vocabulary: dict[str, int], *, lowercase: bool
+) -> tokenizers.Tokenizer:
+  backend = tokenizers.Tokenizer(
+    tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]")
+  )
+  backend.normalizer = tokenizers.normalizers.BertNormalizer(
+    lowercase=lowercase
+  )
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+  backend.decoder = tokenizers.decoders.WordPiece(prefix=_CONTINUES)
+  specials = [token for token in _SPECIALS if token in vocabulary]
+  backend.add_special_tokens(specials)
+  if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
+    # For others who load the file; here rows are laid out by `collate`.
+    backend.post_processor = tokenizers.processors.BertProcessing(
+      ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+  return backend
+
+
+def train_tokenizer(
+  texts: Iterable[str],
+  vocab_size: int,
+  directory: str | os.PathLike[str],
+) -> Tokenizer:
+  """Trains a lower-cased WordPiece vocabulary and saves it in `directory`.
+
+  The same texts give the same vocabulary, in any process.
+
+  Args:
+    texts: held in memory together: of a large corpus, give a sample.
+    vocab_size: pieces at most, special tokens included.
+    directory: gets `tokenizer.json`.
+
+  Raises:
+    ValueError: no text, or a vocabulary too small for the alphabet.
+  """
+  texts = list(texts)
+  blank = _wordpiece({"[UNK]": 0}, lowercase=True)
+  alphabet = _alphabet(texts, blank.normalizer, limit=max(64, vocab_size // 16))
+  if not alphabet:
+    raise ValueError("No text to train a vocabulary on.")
+  # The library numbers continuations ("##a") in the random order of a hash
+  # table, and breaks ties between merges by number. Naming them all
+  # beforehand fixes the order. Specials: the one list kept as it stands.
+  first = [*_SPECIALS, *alphabet, *(_CONTINUES + c for c in alphabet)]
+  if vocab_size < len(first):
+    raise ValueError(
+      f"vocab_size ({vocab_size}) is below {len(first)}: the text has "
+      f"{len(alphabet)} common characters, each a piece at the start of a "
+      f"word and one inside, and there are {len(_SPECIALS)} special tokens."
+    )
+  trainer = tokenizers.trainers.WordPieceTrainer(
+    vocab_size=vocab_size,
+    special_tokens=first,
+    initial_alphabet=alphabet,
+    limit_alphabet=len(alphabet),
+    continuing_subword_prefix=_CONTINUES,
+    show_progress=False,
+  )
+  blank.train_from_iterator(texts, trainer)
+  vocabulary = blank.get_vocab(with_added_tokens=False)
+  tokenizer = Tokenizer(_wordpiece(vocabulary, lowercase=True))
+  tokenizer.save(directory)
+  return tokenizer
+
+
+def _alphabet(
+  texts: Sequence[str],
+  normalizer: tokenizers.normalizers.Normalizer,
+  limit: int,
+) -> list[str]:
+  """Returns the most frequent characters, in code point order."""
+  counts: Counter[str] = Counter()
+  for text in texts:
+    counts.update(normalizer.normalize_str(text))
+  letters = [c for c in counts if not c.isspace()]
+  letters.sort(key=lambda c: (-counts[c], c))
+  return sorted(letters[:limit])
