@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+
+import pytest
+
+from realm_jax.index.manifest import (
+  MANIFEST,
+  Manifest,
+  StoredFile,
+  check_files,
+  describe_files,
+  library_versions,
+)
+
+
+def _manifest(**changes):
+  fields = dict(
+    version="00000500-0123abcd",
+    step=500,
+    checkpoint_unix_secs=1.0,
+    corpus_fingerprint="0123abcd",
+    tokenizer_fingerprint="fe",
+    num_passages=3,
+    dim=2,
+    backend="scann",
+    scann={"reorder": 200},
+    shards=("embeddings/00000.npy",),
+    files=(StoredFile(path="a/b", num_bytes=5, sha256="00"),),
+    libraries=library_versions(),
+  )
+  return Manifest(**(fields | changes))
+
+
+def test_a_manifest_survives_its_file(tmp_path):
+  manifest = dataclasses.replace(_manifest(), checks={"recall_at_10": 0.5})
+  (tmp_path / MANIFEST).write_text(manifest.dumps())
+  assert Manifest.read(tmp_path) == manifest
+
+
+@pytest.mark.parametrize(
+  "damage",
+  [
+    lambda raw: raw.pop("step"),
+    lambda raw: raw.update(surplus=1),
+    lambda raw: raw.update(format=99),
+    lambda raw: raw["files"][0].pop("sha256"),
+  ],
+)
+def test_a_malformed_manifest_is_refused_by_name(tmp_path, damage):
+  raw = json.loads(_manifest().dumps())
+  damage(raw)
+  (tmp_path / MANIFEST).write_text(json.dumps(raw))
+  with pytest.raises(ValueError, match=f"{tmp_path}.*build-index"):
+    Manifest.read(tmp_path)
+
+
+def test_half_a_manifest_is_refused(tmp_path):
+  (tmp_path / MANIFEST).write_text(_manifest().dumps()[:50])
+  with pytest.raises(ValueError, match="not a manifest"):
+    Manifest.read(tmp_path)
+
+
+def _files(directory):
+  (directory / "a").mkdir()
+  (directory / "a" / "b").write_bytes(b"hello")
+  (directory / "c").write_bytes(b"")
+  return describe_files(directory)
+
+
+def test_files_are_described_by_their_content(tmp_path):
+  first, second = _files(tmp_path)
+  assert (first.path, first.num_bytes) == ("a/b", 5)
+  assert first.sha256.startswith("2cf24dba")  # Of "hello".
+  assert (second.path, second.num_bytes) == ("c", 0)
+  check_files(tmp_path, (first, second), checksums=True)
+
+
+def test_a_truncated_file_is_found_by_its_size(tmp_path):
+  files = _files(tmp_path)
+  (tmp_path / "a" / "b").write_bytes(b"hell")
+  with pytest.raises(ValueError, match="damaged: 4, where the manifest says 5"):
+    check_files(tmp_path, files, checksums=False)
+
+
+def test_a_flipped_byte_is_found_by_its_checksum(tmp_path):
+  files = _files(tmp_path)
+  (tmp_path / "a" / "b").write_bytes(b"hallo")
+  check_files(tmp_path, files, checksums=False)
+  with pytest.raises(ValueError, match="2cf24dba"):
+    check_files(tmp_path, files, checksums=True)
+
+
+def test_a_missing_file_is_found(tmp_path):
+  files = _files(tmp_path)
+  (tmp_path / "c").unlink()
+  with pytest.raises(ValueError, match="damaged: absent"):
+    check_files(tmp_path, files, checksums=False)
