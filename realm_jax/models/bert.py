@@ -66,10 +66,9 @@ def _offset_init(config: BertConfig, layer: int) -> Initializer:
 
   def favour_neighbours(rng: jax.Array, shape: Any, dtype: Any) -> jax.Array:
     table = BERT_INIT(rng, shape, dtype)
-    for head in range(shape[1]):
-      offset = COPY_OFFSETS[head % len(COPY_OFFSETS)]
-      table = table.at[position_bucket(np.array(offset)), head].add(COPY_BIAS)
-    return table
+    heads = np.arange(shape[1])
+    buckets = position_bucket(np.array(COPY_OFFSETS))
+    return table.at[buckets[heads % len(buckets)], heads].add(COPY_BIAS)
 
   return favour_neighbours
 
@@ -223,7 +222,7 @@ class BertEncoder(nn.Module):
   config: BertConfig
 
   def setup(self) -> None:
-    """Declares the submodules; `token_logits` needs them by name."""
+    """Declares the submodules; `token_table` needs them by name."""
     config = self.config
     self.token_embed = nn.Embed(
       config.vocab_size, config.hidden_size, embedding_init=_token_init(config)
@@ -272,13 +271,6 @@ class BertEncoder(nn.Module):
       states = layer(states, mask, deterministic=deterministic)
     return self.final_norm(states) if config.norm == "pre" else states
 
-  def token_logits(
-    self, states: Float[Array, "n M H"]
-  ) -> Float[Array, "n M V"]:
-    """Inner products with the token embeddings (the tied decoder), f32."""
-    return jnp.einsum(
-      "nmh,vh->nmv",
-      states,
-      self.token_embed.embedding.astype(states.dtype),
-      preferred_element_type=jnp.float32,
-    )
+  def token_table(self) -> Float[Array, "V H"]:
+    """Returns the token embeddings, for a decoder tied to them."""
+    return jnp.asarray(self.token_embed.embedding)

@@ -36,21 +36,19 @@ class KnowledgeAugmentedEncoder(nn.Module):
     encoder = bert.BertEncoder(self.config, name="bert")
     states = encoder(ids, segments, mask, deterministic=deterministic)
     masked = jnp.take_along_axis(states, positions[:, :, None], axis=1)
-    hidden, bias = MlmHead(self.config, name="mlm_head")(masked)
-    logits = encoder.token_logits(hidden)  # [n, M, V]
-    return logits + bias[None, None, :]
+    return MlmHead(self.config, name="mlm_head")(masked, encoder.token_table())
 
 
 class MlmHead(nn.Module):
-  """The transform before the tied decoder, and the decoder's bias."""
+  """A transform, then inner products with the token embeddings (tied)."""
 
   config: BertConfig
 
   @nn.compact
   def __call__(
-    self, states: Float[Array, "n M H"]
-  ) -> tuple[Float[Array, "n M H"], Float[Array, " V"]]:
-    """Returns the decoder's input and its bias."""
+    self, states: Float[Array, "n M H"], token_table: Float[Array, "V H"]
+  ) -> Float[Array, "n M V"]:
+    """Returns float32 logits."""
     config = self.config
     hidden = nn.Dense(
       config.hidden_size,
@@ -62,7 +60,13 @@ class MlmHead(nn.Module):
     bias = self.param(
       "bias", nn.initializers.zeros, (config.vocab_size,), jnp.float32
     )
-    return bert.norm_layer(config, "norm")(hidden), bias
+    logits = jnp.einsum(
+      "nmh,vh->nmv",
+      bert.norm_layer(config, "norm")(hidden),
+      token_table.astype(config.dtype),
+      preferred_element_type=jnp.float32,
+    )
+    return logits + bias[None, None, :]
 
 
 class SpanReader(nn.Module):
