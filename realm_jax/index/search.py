@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every search back end offers: the passages of largest inner product."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float32, Int32
 import numpy as np
@@ -21,6 +21,7 @@ class Neighbors(NamedTuple):
   scores: Float32[np.ndarray, "B k"]  # Inner products, descending.
 
 
+@runtime_checkable
 class Index(Protocol):
   """Passages by inner product; threads may share one."""
 

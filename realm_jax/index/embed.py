@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The corpus through the document tower."""
+
+import collections
+from collections.abc import Callable, Iterator
+
+import jax
+from jaxtyping import Float32, Int
+import numpy as np
+
+from realm_jax import sharding
+from realm_jax.config import RunConfig
+from realm_jax.data import collate
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.ladder import LENGTH_STEP
+from realm_jax.data.tokenize import Tokenizer
+from realm_jax.models.embedder import Embedder, tower
+from realm_jax.shapes import Array, Params, TokenRows
+
+# Enough for a matrix unit, little enough for a CPU's cache.
+_TOKENS_PER_DEVICE = 2**12
+_IN_FLIGHT = 2  # Batches: one computes, the next is being collated.
+
+
+class CorpusEmbedder:
+  """Embeds passages with any parameters; compiles once per static length."""
+
+  def __init__(
+    self,
+    run: RunConfig,
+    corpus: PassageCorpus,
+    tokenizer: Tokenizer,
+    mesh: jax.sharding.Mesh,
+  ) -> None:
+    """Compiles nothing yet.
+
+    Args:
+      run: gives the embedder, and lengths.passage, to which bodies are cut.
+      corpus: its lengths decide the static ones.
+      tokenizer: the corpus' own.
+      mesh: over devices of this process; the rows of a batch are split over
+        them, and the result does not depend on it beyond rounding.
+
+    Raises:
+      ValueError: the tokenizer is not the corpus' own.
+    """
+    corpus.check_tokenizer(tokenizer)
+    self._corpus, self._tokenizer, self._mesh = corpus, tokenizer, mesh
+    self._dim = run.embedder.dim
+    self._num_tokens = collate.passage_lengths(
+      corpus, np.arange(len(corpus)), run.lengths.passage
+    )
+    self._lengths = static_lengths(
+      self._num_tokens, run.lengths.groups, run.lengths.passage
+    )
+    embedder = Embedder(run.embedder)
+
+    def embed_rows(params: Params, rows: TokenRows) -> Array:
+      return embedder.apply({"params": params}, **rows, deterministic=True)
+
+    batch = sharding.batch_sharding(mesh)
+    self._embed_rows = jax.jit(
+      embed_rows,
+      in_shardings=(sharding.replicated(mesh), batch),
+      out_shardings=batch,
+    )
+
+  def embed(
+    self,
+    retriever: Params,
+    ids: Int[np.ndarray, "n"] | None = None,
+    progress: Callable[[int], None] | None = None,
+  ) -> Float32[np.ndarray, "n D"]:
+    """Returns the vectors of the passages `ids`, or of all, in their order.
+
+    Args:
+      retriever: the params tree's "retriever".
+      ids: rows of the corpus.
+      progress: called with the number of passages done since its last call.
+    """
+    if ids is None:
+      ids = np.arange(len(self._corpus))
+    params = jax.device_put(
+      tower(retriever, "document"), sharding.replicated(self._mesh)
+    )
+    embs = np.empty((len(ids), self._dim), np.float32)
+    in_flight: collections.deque[tuple[np.ndarray, jax.Array]] = (
+      collections.deque()
+    )
+
+    def fetch() -> None:
+      places, vectors = in_flight.popleft()
+      embs[places] = np.asarray(vectors)[: len(places)]
+      if progress is not None:
+        progress(len(places))
+
+    for places, rows in self._batches(ids):
+      in_flight.append((places, self._embed_rows(params, rows)))
+      if len(in_flight) == _IN_FLIGHT:
+        fetch()
+    while in_flight:
+      fetch()
+    return embs
+
+  def _batches(
+    self, ids: Int[np.ndarray, "n"]
+  ) -> Iterator[tuple[np.ndarray, TokenRows]]:
+    """Yields (places in `ids`, rows of a static shape), longest first."""
+    num_tokens = self._num_tokens[ids]
+    longest_first = np.argsort(-num_tokens, kind="stable")
+    start = 0
+    while start < len(ids):
+      length = int(
+        self._lengths[
+          np.searchsorted(self._lengths, num_tokens[longest_first[start]])
+        ]
+      )
+      # A batch that the passages of this length do not fill takes shorter
+      # ones along, so only the very last one is padded.
+      num_rows = self._rows_of(length)
+      places = longest_first[start : start + num_rows]
+      padding = np.full(num_rows - len(places), places[-1])
+      chosen = ids[np.concatenate([places, padding])]
+      yield (
+        places,
+        collate.passage_rows(self._corpus, self._tokenizer, chosen, length),
+      )
+      start += num_rows
+
+  def _rows_of(self, length: int) -> int:
+    per_device = max(1, _TOKENS_PER_DEVICE // length)
+    # A small corpus needs no more than its own rows.
+    needed = -(-len(self._corpus) // self._mesh.size)
+    return min(per_device, needed) * self._mesh.size
+
+
+def static_lengths(
+  num_tokens: Int[np.ndarray, "N"], count: int, longest: int
+) -> Int[np.ndarray, "_"]:
+  """Chooses up to `count` row lengths that pad `num_tokens` little.
+
+  Quantiles of the lengths there are, rounded up; the last fits every row.
+  """
+  quantiles = np.quantile(num_tokens, np.arange(1, count + 1) / count)
+  rounded = -(-np.ceil(quantiles).astype(int) // LENGTH_STEP) * LENGTH_STEP
+  return np.unique(np.minimum(rounded, longest))

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading index versions: immutable directories, visible once complete.
+
+    workdir/index/<version>/embeddings/00000.npy …   f32, in row order
+                           /retriever.safetensors    what embedded them
+                           /scann/…                  the searcher
+                           /MANIFEST.json            written last: the commit
+
+A directory without a manifest is not there for readers. `publish` writes.
+"""
+
+from collections.abc import Iterable
+import dataclasses
+import os
+import pathlib
+import re
+
+from etils import epath
+from flax import traverse_util
+import numpy as np
+import safetensors.numpy
+
+from realm_jax.config import RunConfig
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index.embeddings import Embeddings
+from realm_jax.index.exact import ExactIndex
+from realm_jax.index.manifest import MANIFEST, Manifest, check_files
+from realm_jax.index.scann_backend import ScannParameters, load_scann
+from realm_jax.index.search import Index
+from realm_jax.shapes import Params
+
+# Beyond this, reading everything twice would delay an open by seconds: sizes
+# are always checked, checksums up to here or on request.
+CHECKSUM_BYTES = 2**30
+PARAMS_FILE = "retriever.safetensors"
+SCANN_FOLDER = "scann"
+_VERSION = re.compile(r"(\d{8,})-[0-9a-f]{8}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IndexVersion:
+  """A published version, open for searching."""
+
+  version: str
+  step: int  # Of the checkpoint.
+  manifest: Manifest
+  index: Index
+  embeddings: Embeddings  # Memory-mapped.
+  retriever_params: Params  # NumPy arrays; its queries go with these passages.
+
+
+def index_folder(workdir: epath.PathLike) -> pathlib.Path:
+  """Returns the directory of all versions.
+
+  Raises:
+    ValueError: `workdir` is a URL; versions are memory-mapped files.
+  """
+  if "://" in os.fspath(workdir):
+    raise ValueError(
+      f"workdir={os.fspath(workdir)!r} is a URL. Index versions are "
+      "memory-mapped: use a path, on a shared file system where several "
+      "hosts train."
+    )
+  return pathlib.Path(workdir) / "index"
+
+
+def version_name(step: int, corpus_fingerprint: str) -> str:
+  """Names the version of a checkpoint and a corpus; sorts by step."""
+  return f"{step:08d}-{corpus_fingerprint[:8]}"
+
+
+def step_of(version: str) -> int:
+  """Returns the checkpoint step in a version's name.
+
+  Raises:
+    ValueError: it is no version's name.
+  """
+  if not (match := _VERSION.fullmatch(version)):
+    raise ValueError(
+      f"{version!r} is no index version: those look like "
+      f"{version_name(500, '0123abcd')!r} (step, corpus fingerprint)."
+    )
+  return int(match[1])
+
+
+def list_versions(
+  workdir: epath.PathLike, corpus: PassageCorpus | None = None
+) -> list[str]:
+  """Returns the published versions by step, of one corpus or of all."""
+  folder = index_folder(workdir)
+  if not folder.exists():
+    return []
+  names = [
+    path.name
+    for path in folder.iterdir()
+    if _VERSION.fullmatch(path.name) and (path / MANIFEST).exists()
+  ]
+  if corpus is not None:
+    names = of_corpus(names, corpus.fingerprint)
+  return sorted(names, key=lambda name: (step_of(name), name))
+
+
+def of_corpus(versions: Iterable[str], fingerprint: str) -> list[str]:
+  """Returns the versions of one corpus, by their names."""
+  return [name for name in versions if name.endswith(f"-{fingerprint[:8]}")]
+
+
+def newest_version(workdir: epath.PathLike, corpus: PassageCorpus) -> str:
+  """Returns the version of this corpus with the newest checkpoint.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  versions = list_versions(workdir, corpus)
+  if not versions:
+    others = list_versions(workdir)
+    raise FileNotFoundError(
+      f"{index_folder(workdir)} has no version for the corpus with "
+      f"fingerprint {corpus.fingerprint[:8]} (others: {others}). Run `realm "
+      f"build-index --workdir={os.fspath(workdir)} --corpus=<its directory>`."
+    )
+  return versions[-1]
+
+
+def open_version(
+  workdir: epath.PathLike,
+  version: str,
+  run: RunConfig,
+  corpus: PassageCorpus,
+) -> IndexVersion:
+  """Opens a published version for searching.
+
+  Raises:
+    FileNotFoundError: it is not published, or was pruned.
+    ValueError: it is of another corpus, tokenizer or D, or damaged; the
+      message has both values.
+  """
+  directory = index_folder(workdir) / version
+  if not (directory / MANIFEST).exists():
+    raise FileNotFoundError(
+      f"{directory} is not a published index version. Published: "
+      f"{list_versions(workdir)}."
+    )
+  manifest = Manifest.read(directory)
+  _check_belongs(manifest, run, corpus)
+  total = sum(file.num_bytes for file in manifest.files)
+  check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
+  return open_files(directory, manifest)
+
+
+def open_files(directory: pathlib.Path, manifest: Manifest) -> IndexVersion:
+  """Opens a version, or a draft of one, as its manifest describes it.
+
+  Raises:
+    ValueError: the embeddings' shape is not the manifest's.
+  """
+  embeddings = _open_embeddings(directory, manifest)
+  return IndexVersion(
+    version=manifest.version,
+    step=manifest.step,
+    manifest=manifest,
+    index=_open_index(directory, manifest, embeddings),
+    embeddings=embeddings,
+    retriever_params=_read_params(directory),
+  )
+
+
+def verify_checksums(workdir: epath.PathLike, version: str) -> None:
+  """Reads every file of a version; raises ValueError where one is damaged."""
+  directory = index_folder(workdir) / version
+  manifest = Manifest.read(directory)
+  check_files(directory, manifest.files, checksums=True)
+
+
+def _check_belongs(
+  manifest: Manifest, run: RunConfig, corpus: PassageCorpus
+) -> None:
+  expected = {
+    "corpus_fingerprint": corpus.fingerprint,
+    "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
+    "num_passages": len(corpus),
+    "dim": run.embedder.dim,
+  }
+  differing = [
+    f"{name} is {getattr(manifest, name)!r} in the index, {value!r} in this run"
+    for name, value in expected.items()
+    if getattr(manifest, name) != value
+  ]
+  if differing:
+    raise ValueError(
+      f"Index version {manifest.version} cannot serve this run: "
+      f"{'; '.join(differing)}. Build one for it with `realm build-index`."
+    )
+
+
+def _open_embeddings(directory: pathlib.Path, manifest: Manifest) -> Embeddings:
+  shards = [
+    np.load(directory / shard, mmap_mode="r") for shard in manifest.shards
+  ]
+  embeddings = Embeddings(shards)
+  shape = (manifest.num_passages, manifest.dim)
+  if embeddings.shape != shape:
+    raise ValueError(
+      f"{directory} has embeddings of shape {embeddings.shape}, and its "
+      f"manifest says {shape}. Delete it and build it again."
+    )
+  return embeddings
+
+
+def _open_index(
+  directory: pathlib.Path, manifest: Manifest, embeddings: Embeddings
+) -> Index:
+  if manifest.backend == "exact":
+    return ExactIndex(embeddings)
+  parameters = ScannParameters(**manifest.scann)
+  return load_scann(directory / SCANN_FOLDER, parameters, manifest.dim)
+
+
+def _read_params(directory: pathlib.Path) -> Params:
+  flat = safetensors.numpy.load_file(directory / PARAMS_FILE)
+  return traverse_util.unflatten_dict(flat, sep="/")

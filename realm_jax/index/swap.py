@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which index version serves which step, and opening the next one meanwhile.
+
+A trainer never waits for a version to be read: a thread of its own finds and
+opens it, and between two steps the trainer takes what is ready.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import logging
+import os
+import threading
+import time
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from realm_jax.config import RunConfig
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index import publish, store
+from realm_jax.index.store import IndexVersion
+from realm_jax.index.verify import VersionRefused
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class VersionSchedule:
+  """(first step, version) pairs: a version serves until the next begins.
+
+  A checkpoint holds it, so that a resumed run searches every batch with the
+  version that an uninterrupted one would have used.
+  """
+
+  entries: Sequence[tuple[int, str]] = ()
+
+  def __post_init__(self) -> None:
+    firsts = [first for first, _ in self.entries]
+    if sorted(set(firsts)) != firsts:
+      raise ValueError(
+        f"A version schedule's first steps must ascend, got {firsts}."
+      )
+
+  def at(self, step: int) -> str:
+    """Returns the version that serves `step`.
+
+    Raises:
+      LookupError: the schedule begins later.
+    """
+    serving = [version for first, version in self.entries if first <= step]
+    if not serving:
+      raise LookupError(
+        f"No index version is scheduled for step {step}; the schedule is "
+        f"{list(self.entries)}."
+      )
+    return serving[-1]
+
+  def add(self, first_step: int, version: str) -> "VersionSchedule":
+    """Returns the schedule with `version` from `first_step` on.
+
+    Raises:
+      ValueError: `first_step` does not follow the last one.
+    """
+    return VersionSchedule((*self.entries, (first_step, version)))
+
+  def needed_from(self, step: int) -> tuple[str, ...]:
+    """Returns the versions that serve `step` or a later one."""
+    before = [entry for entry in self.entries if entry[0] <= step][-1:]
+    after = [entry for entry in self.entries if entry[0] > step]
+    return tuple(version for _, version in (*before, *after))
+
+
+def lockstep_checkpoint(step: int, every_steps: int, lag_steps: int) -> int:
+  """Returns the checkpoint whose index serves `step` under lockstep.
+
+  That of checkpoint s (a multiple of `every_steps`) serves from s + lag_steps
+  on; that of checkpoint 0 from the beginning.
+  """
+  return max((step - lag_steps) // every_steps * every_steps, 0)
+
+
+def agree(ready_step: int | None) -> int | None:
+  """Returns the checkpoint step that every host has ready, or None.
+
+  A collective: all hosts must call it between the same two steps, on the
+  thread that dispatches them.
+  """
+  if jax.process_count() == 1:
+    return ready_step
+  mine = np.int32(-1 if ready_step is None else ready_step)
+  ready = np.asarray(multihost_utils.process_allgather(mine))
+  # Hosts that poll at different moments may hold different versions for a
+  # while; each goes on to the newest, so they come to hold the same.
+  return ready_step if (ready == mine).all() else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadyIndex:
+  """A version that is open and warm."""
+
+  version: IndexVersion
+  probe: dict[str, float]  # What the probe measured; empty without one.
+  open_seconds: float  # To read it, and to probe it.
+
+
+# (new version, the one in use) -> metrics; runs on the watcher's thread.
+Probe = Callable[[IndexVersion, IndexVersion | None], dict[str, float]]
+
+
+class IndexWatcher:
+  """Opens published versions in the background, as the policy wants them.
+
+  lockstep: each refresh checkpoint's version, in order, at most two ahead of
+  the trainer. Otherwise: always the newest.
+  """
+
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    run: RunConfig,
+    corpus: PassageCorpus,
+    *,
+    after_step: int = -1,
+    probe: Probe | None = None,
+    poll_seconds: float = 0.5,
+  ) -> None:
+    """Starts nothing; use it as a context manager.
+
+    Args:
+      workdir: whose versions are watched.
+      run: its config.
+      corpus: versions of other corpora are passed over.
+      after_step: only versions of newer checkpoints are opened.
+      probe: measures a new version before it is called ready; it must not
+        run a collective.
+      poll_seconds: between two looks at the directory.
+    """
+    self._workdir, self._run, self._corpus = workdir, run, corpus
+    self._current: IndexVersion | None = None
+    self._probe = probe
+    self._poll_seconds = poll_seconds
+    self._opened_step = after_step
+    self._ready: list[ReadyIndex] = []
+    self._error: Exception | None = None
+    self._changed = threading.Condition()
+    self._closing = threading.Event()
+    self._thread = threading.Thread(
+      target=self._watch, name="index-watcher", daemon=True
+    )
+
+  def __enter__(self) -> "IndexWatcher":
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._closing.set()
+    self._thread.join()
+
+  def ready(self) -> ReadyIndex | None:
+    """Returns the next version to swap in, if one is open; never waits.
+
+    Raises:
+      Exception: what opening or probing a version raised on the thread.
+    """
+    with self._changed:
+      return self._first_ready()
+
+  def take(self, ready: ReadyIndex) -> None:
+    """Says that `ready` is now in use; older ones are forgotten."""
+    with self._changed:
+      self._current = ready.version
+      self._ready = [
+        other
+        for other in self._ready
+        if other.version.step > ready.version.step
+      ]
+
+  def require(self, step: int) -> ReadyIndex:
+    """Waits for the version of checkpoint `step`.
+
+    Raises:
+      Exception: what opening or probing a version raised on the thread.
+      VersionRefused: the builder found it faulty.
+      ValueError: it was never published, or pruned.
+      TimeoutError: it did not come within refresh.wait_seconds.
+    """
+    deadline = time.monotonic() + self._run.refresh.wait_seconds
+    announced = False
+    with self._changed:
+      # Versions that nobody will ask for make room for the next.
+      self._ready = [r for r in self._ready if r.version.step >= step]
+      while (ready := self._first_ready()) is None:
+        self._check_not_refused(step)
+        if time.monotonic() >= deadline:
+          raise TimeoutError(self._late(step))
+        if not announced:
+          _log.info("Waiting for the index of checkpoint %d", step)
+          announced = True
+        self._changed.wait(self._poll_seconds)
+    if ready.version.step != step:
+      raise ValueError(
+        f"The index of checkpoint {step} is wanted, and the next one is of "
+        f"checkpoint {ready.version.step}: {step} was never published, or "
+        f"pruned. Published: {self._published()}."
+      )
+    return ready
+
+  def _first_ready(self) -> ReadyIndex | None:
+    if self._error is not None:
+      raise self._error
+    return self._ready[0] if self._ready else None
+
+  def _check_not_refused(self, step: int) -> None:
+    version = store.version_name(step, self._corpus.fingerprint)
+    if reason := publish.refusal(self._workdir, version):
+      raise VersionRefused(
+        f"The index builder refused to publish {version}: {reason}", {}
+      )
+
+  def _late(self, step: int) -> str:
+    seconds = self._run.refresh.wait_seconds
+    return (
+      f"The index of checkpoint {step} did not come within refresh."
+      f"wait_seconds={seconds:g}. Is the builder running? Start "
+      f"`realm build-index --workdir={os.fspath(self._workdir)} --watch`. "
+      f"Published: {self._published()}."
+    )
+
+  def _published(self) -> list[str]:
+    return store.list_versions(self._workdir)
+
+  def _watch(self) -> None:
+    try:
+      while not self._closing.is_set():
+        if not self._open_next():
+          self._closing.wait(self._poll_seconds)
+    except Exception as error:  # Raised again on the trainer's thread.
+      error.add_note("This happened while an index version was being opened.")
+      with self._changed:
+        self._error = error
+        self._changed.notify_all()
+
+  def _open_next(self) -> bool:
+    """Opens a version if one is due; returns whether one was."""
+    version = self._next_version()
+    if version is None:
+      return False
+    started = time.monotonic()
+    try:
+      opened = store.open_version(
+        self._workdir, version, self._run, self._corpus
+      )
+    except (FileNotFoundError, ValueError):
+      if version in self._published():
+        raise
+      return False  # Pruned while it was read: a newer one is there.
+    probe = {} if self._probe is None else self._probe(opened, self._current)
+    ready = ReadyIndex(
+      version=opened,
+      probe=probe,
+      open_seconds=time.monotonic() - started,
+    )
+    with self._changed:
+      self._opened_step = opened.step
+      kept = self._ready if self._lockstep else []
+      self._ready = [*kept, ready]
+      self._changed.notify_all()
+    return True
+
+  @property
+  def _lockstep(self) -> bool:
+    return self._run.refresh.policy == "lockstep"
+
+  def _next_version(self) -> str | None:
+    newer = [
+      version
+      for version in store.list_versions(self._workdir, self._corpus)
+      if store.step_of(version) > self._opened_step
+    ]
+    if not self._lockstep:
+      return newer[-1] if newer else None
+    if len(self._ready) == 2:
+      return None
+    every = self._run.refresh.every_steps
+    due = [name for name in newer if store.step_of(name) % every == 0]
+    return due[0] if due else None

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small corpus, a config to go with it, and versions made without a model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from realm_jax.config import (
+  BertConfig,
+  DataConfig,
+  EmbedderConfig,
+  LengthConfig,
+  RefreshConfig,
+  RetrievalConfig,
+  RunConfig,
+)
+from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.records import Document
+from realm_jax.data.tokenize import load_tokenizer, train_tokenizer
+from realm_jax.index import publish as publishing
+from realm_jax.index import store
+from realm_jax.index.embeddings import Embeddings
+from realm_jax.index.exact import ExactIndex
+from realm_jax.index.manifest import Manifest, describe_files
+
+NUM_PASSAGES = 60
+DIM = 8
+_WORDS = [
+  "river",
+  "mountain",
+  "city",
+  "lake",
+  "king",
+  "queen",
+  "bridge",
+  "castle",
+]
+
+
+def documents(seed):
+  rng = np.random.default_rng(seed)
+  for number in range(NUM_PASSAGES):
+    words = rng.choice(_WORDS, size=rng.integers(2, 20))
+    yield Document(
+      title=f"{_WORDS[number % 8]} {number}",
+      text=" ".join(words) + f" {number}.",
+      uid=f"passage/{number}",
+    )
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  """Holds `tokenizer`, and the corpora `corpus` and `other_corpus`."""
+  directory = tmp_path_factory.mktemp("data")
+  texts = [f"{d.title} {d.text}" for d in documents(0)]
+  tokenizer = train_tokenizer(texts, 120, directory / "tokenizer")
+  for seed, name in enumerate(("corpus", "other_corpus")):
+    build_corpus(documents(seed), tokenizer, directory / name, max_pieces=32)
+  return directory
+
+
+@pytest.fixture(scope="session")
+def corpus(data_dir):
+  return PassageCorpus.open(data_dir / "corpus")
+
+
+@pytest.fixture(scope="session")
+def other_corpus(data_dir):
+  return PassageCorpus.open(data_dir / "other_corpus")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(data_dir):
+  return load_tokenizer(data_dir / "tokenizer")
+
+
+@pytest.fixture
+def run(data_dir, tokenizer):
+  """A run whose embedder is tiny, refreshed every 10 steps."""
+  bert = BertConfig(
+    vocab_size=tokenizer.vocab_size,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    mlp_size=32,
+    max_positions=64,
+  )
+  return RunConfig(
+    data=DataConfig(
+      tokenizer=str(data_dir / "tokenizer"), corpus=str(data_dir / "corpus")
+    ),
+    lengths=LengthConfig(query=16, passage=32, joint=48, groups=3),
+    embedder=EmbedderConfig(bert=bert, dim=DIM),
+    encoder=bert,
+    retrieval=RetrievalConfig(backend="exact"),
+    refresh=RefreshConfig(
+      policy="async", every_steps=10, lag_steps=5, wait_seconds=20.0
+    ),
+  )
+
+
+@pytest.fixture
+def lockstep(run):
+  return dataclasses.replace(
+    run, refresh=dataclasses.replace(run.refresh, policy="lockstep")
+  )
+
+
+def draft(workdir, step, corpus):
+  """Writes a version of random vectors; returns its directory and manifest."""
+  embs = np.random.default_rng(step).normal(size=(len(corpus), DIM))
+  embs = embs.astype(np.float32)
+  version = store.version_name(step, corpus.fingerprint)
+  directory = publishing.begin_draft(workdir, version)
+  params = {"shared": {"head": {"scale": np.full(DIM, step, np.float32)}}}
+  shards = publishing.write_draft(
+    directory, embs, params, ExactIndex(Embeddings([embs]))
+  )
+  return directory, Manifest(
+    version=version,
+    step=step,
+    checkpoint_unix_secs=0.0,
+    corpus_fingerprint=corpus.fingerprint,
+    tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+    num_passages=len(corpus),
+    dim=DIM,
+    backend="exact",
+    scann={},
+    shards=shards,
+    files=describe_files(directory),
+    libraries={},
+  )
+
+
+def publish(workdir, step, corpus):
+  """Publishes a version of random vectors; returns its name."""
+  directory, manifest = draft(workdir, step, corpus)
+  publishing.publish(directory, manifest)
+  return manifest.version
