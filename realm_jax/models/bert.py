@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from realm_jax.config import BertConfig
+from realm_jax.models.dropout import Dropout
 
 Initializer = Callable[..., Any]
 
@@ -29,8 +30,15 @@ MAX_DISTANCE = 128
 COPY_OFFSETS = (-1, -2, 1, -3)
 COPY_BIAS = 4.0  # Added to the attention logit at that offset.
 
+
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+  """Exact GELU, by erf: half the time of `jax.nn.gelu`'s erfc on a CPU."""
+  wide = x.astype(jnp.float32)  # 1 + erf(x) cancels where x is negative.
+  return (0.5 * wide * (1.0 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-  "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+  "gelu": gelu,
   "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
   "relu": jax.nn.relu,
 }
@@ -160,7 +168,7 @@ class SelfAttention(nn.Module):
     keep = jnp.broadcast_to(mask[:, None, None, :], logits.shape)
     logits = jnp.where(keep, logits, -1e9)
     weights = jax.nn.softmax(logits, axis=-1).astype(query.dtype)
-    weights = nn.Dropout(config.attention_dropout)(
+    weights = Dropout(config.attention_dropout)(
       weights, deterministic=deterministic
     )
     context = jnp.einsum("nhts,nshd->nthd", weights, value)
@@ -183,7 +191,7 @@ class BertLayer(nn.Module):
   ) -> Float[Array, "n T H"]:
     """Returns the states after this layer."""
     config = self.config
-    drop = nn.Dropout(config.dropout)
+    drop = Dropout(config.dropout)
     attention = SelfAttention(config, self.layer, name="attention")
     attention_norm = norm_layer(config, "attention_norm")
     mlp_norm = norm_layer(config, "mlp_norm")
@@ -238,7 +246,7 @@ class BertEncoder(nn.Module):
     self.layers = [BertLayer(config, i) for i in range(config.num_layers)]
     if config.norm == "pre":
       self.final_norm = norm_layer(config)
-    self.drop = nn.Dropout(config.dropout)
+    self.drop = Dropout(config.dropout)
 
   def __call__(
     self,

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from realm_jax.config import EmbedderConfig
 from realm_jax.models import bert
+from realm_jax.models.dropout import Dropout
 from realm_jax.shapes import Params
 
 
@@ -72,7 +73,7 @@ class EmbedderHead(nn.Module):
     embs = nn.LayerNorm(
       epsilon=config.head_norm_eps, use_fast_variance=False, name="norm"
     )(projected.astype(jnp.float32))
-    return nn.Dropout(config.bert.dropout)(embs, deterministic=deterministic)
+    return Dropout(config.bert.dropout)(embs, deterministic=deterministic)
 
 
 def mean_of_tokens(
