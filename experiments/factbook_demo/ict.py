@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Warms the retriever up by the inverse cloze task: which passage is it from?
+
+    python -m launch.local \
+      --config=experiments/factbook_demo/ict.py --workdir=demo/ict
+"""
+
+import dataclasses
+
+import ml_collections
+
+from experiments.factbook_demo import settings
+from realm_jax.config import (
+  OptimizerConfig,
+  to_config_dict,
+)
+
+
+def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
+  """Returns the stage's config, for `make demo` in `directory`."""
+  run = dataclasses.replace(
+    settings.base(directory),
+    stage="ict",
+    num_steps=400,
+    batch_size=64,
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+  )
+  return to_config_dict(run)

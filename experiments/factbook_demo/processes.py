@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the project's commands as a user would, and measures them."""
+
+from collections.abc import Sequence
+import contextlib
+import subprocess
+import sys
+import time
+
+import psutil
+
+SAMPLE_SECONDS = 0.5
+
+
+class Processes:
+  """Runs commands, one or several at a time, and notes their peak memory.
+
+  Attributes:
+    peak_bytes: the most memory that all processes running together had, with
+      their children: proportional set sizes, in which a page that n processes
+      share counts 1/n for each.
+  """
+
+  def __init__(self) -> None:
+    self.peak_bytes = 0
+
+  def realm(self, command: str, **flags: object) -> None:
+    """Runs `realm <command> --flag=value …`; see `together`."""
+    self.together([realm(command, **flags)])
+
+  def together(self, commands: Sequence[Sequence[str]]) -> None:
+    """Runs commands side by side until all are done.
+
+    Raises:
+      SystemExit: one failed; the others are stopped, and the exit code is
+        its own.
+    """
+    running = [subprocess.Popen(command) for command in commands]
+    try:
+      while any(process.poll() is None for process in running):
+        self._sample(running)
+        if any(process.poll() for process in running):
+          break
+        time.sleep(SAMPLE_SECONDS)
+    finally:
+      for process in running:
+        if process.poll() is None:
+          process.terminate()  # A trainer saves, and goes on from there later.
+        process.wait()
+    for command, process in zip(commands, running, strict=True):
+      if process.returncode:
+        line = " ".join(command[1:])
+        print(f"Failed ({process.returncode}): {line}", file=sys.stderr)
+        raise SystemExit(process.returncode)
+
+  def _sample(self, running: Sequence[subprocess.Popen]) -> None:
+    total = 0
+    for process in running:
+      with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        for one in [root, *root.children(recursive=True)]:
+          with contextlib.suppress(psutil.NoSuchProcess):
+            total += _memory_bytes(one)
+    self.peak_bytes = max(self.peak_bytes, total)
+
+
+def realm(command: str, **flags: object) -> list[str]:
+  """Returns the command line of `realm <command> --flag=value …`."""
+  return [sys.executable, "-m", "realm_jax.cli", command, *_written(flags)]
+
+
+def train(**flags: object) -> list[str]:
+  """Returns the command line that trains with an index builder beside it."""
+  return [sys.executable, "-m", "launch.local", *_written(flags)]
+
+
+def _written(flags: dict[str, object]) -> list[str]:
+  return [f"--{name}={value}" for name, value in flags.items()]
+
+
+def _memory_bytes(process: psutil.Process) -> int:
+  try:
+    return process.memory_full_info().pss
+  except (AttributeError, psutil.AccessDenied):  # Not on this system.
+    return process.memory_info().rss
