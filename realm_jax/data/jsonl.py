@@ -6,12 +6,13 @@ import gzip
 import json
 import mmap
 import os
-from typing import Any
+from typing import Any, Protocol
 import zlib
 
 import numpy as np
 
 _SCAN_BYTES = 1 << 26
+_CHECKED_RECORDS = 100_000  # Seconds, not minutes.
 
 
 def parse_object(line: bytes, where: str) -> dict[str, Any]:
@@ -46,6 +47,18 @@ def text_field(found: dict[str, Any], name: str, where: str) -> str:
   return value
 
 
+def optional_text(found: dict[str, Any], name: str, where: str) -> str:
+  """Returns a field that may be missing or null: "" then.
+
+  Raises:
+    ValueError: it is something else than a string.
+  """
+  value = found.get(name)
+  if not isinstance(value, str | None):
+    raise ValueError(f"{where}: '{name}' must be a string, got {value!r}.")
+  return value or ""
+
+
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
   """Yields (number, line) of a plain or .gz file, blank lines left out.
 
@@ -69,6 +82,23 @@ def _all_lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
       raise ValueError(
         f"{path}:{number + 1}: broken gzip data: {error}"
       ) from error
+
+
+class SupportsIndexing(Protocol):
+  """Records by number."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Any: ...
+
+
+def check_first(records: SupportsIndexing) -> None:
+  """Reads the first records, so that a bad file fails before work starts.
+
+  A later bad line fails when it is read; errors name it either way.
+  """
+  for index in range(min(len(records), _CHECKED_RECORDS)):
+    records[index]
 
 
 class JsonLines:

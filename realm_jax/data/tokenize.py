@@ -45,20 +45,20 @@ class Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     self._backend = backend
-    found = {token: backend.token_to_id(token) for token in _SPECIALS}
-    missing = [token for token, token_id in found.items() if token_id is None]
+    vocabulary = backend.get_vocab()
+    missing = [token for token in _SPECIALS if token not in vocabulary]
     if missing:
       raise ValueError(
         f"The tokenizer has no {missing}; BERT's five special tokens "
         f"{list(_SPECIALS)} are needed."
       )
-    self.pad_id = found["[PAD]"]
-    self.unk_id = found["[UNK]"]
-    self.cls_id = found["[CLS]"]
-    self.sep_id = found["[SEP]"]
-    self.mask_id = found["[MASK]"]
+    self.pad_id = vocabulary["[PAD]"]
+    self.unk_id = vocabulary["[UNK]"]
+    self.cls_id = vocabulary["[CLS]"]
+    self.sep_id = vocabulary["[SEP]"]
+    self.mask_id = vocabulary["[MASK]"]
     # Ids may have gaps: what matters is the rows of the embedding table.
-    self.vocab_size = max(backend.get_vocab().values()) + 1
+    self.vocab_size = max(vocabulary.values()) + 1
     canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)
     self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked texts as examples: what REALM's pre-training asks about."""
+
+import itertools
+from typing import Any
+
+import grain
+import numpy as np
+
+from realm_jax.config import RunConfig
+from realm_jax.data import collate, masking
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.jsonl import (
+  JsonLines,
+  check_first,
+  optional_text,
+  text_field,
+)
+from realm_jax.data.records import MaskedText
+from realm_jax.data.salient_spans import RuleTagger, Tagger
+from realm_jax.data.splitting import piece_bounds, split_sentences
+from realm_jax.data.tokenize import Encoding, Tokenizer
+
+Example = dict[str, Any]
+
+
+class MaskedTexts:
+  """The texts of a JSONL file, tagged where the file gives no spans.
+
+  A line is {"text", "spans"?: [[start, end], ..] in characters,
+  "source_uid"?, "passage_uid"?}.
+  """
+
+  def __init__(self, path: str, tagger: Tagger | None = None) -> None:
+    """Reads the first lines, to fail early.
+
+    Raises:
+      OSError: the file cannot be opened.
+      ValueError: it is empty or a line is bad; names file and line.
+    """
+    self._lines = JsonLines(path)
+    self._tagger = tagger or RuleTagger()
+    check_first(self)
+
+  def __len__(self) -> int:
+    return len(self._lines)
+
+  def where(self, index: int) -> str:
+    """Returns "path:line" of a text."""
+    return self._lines.where(index)
+
+  def __getitem__(self, index: int) -> MaskedText:
+    found, where = self._lines[index], self.where(index)
+    text = text_field(found, "text", where)
+    spans = found.get("spans")
+    if spans is None:
+      spans = self._tagger.tag(text)
+    return MaskedText(
+      text=text,
+      spans=_to_spans(spans, len(text), where),
+      source_uid=optional_text(found, "source_uid", where),
+      passage_uid=optional_text(found, "passage_uid", where),
+    )
+
+
+def _to_spans(
+  spans: Any, num_characters: int, where: str
+) -> tuple[tuple[int, int], ...]:
+  try:
+    pairs = tuple((int(start), int(end)) for start, end in spans)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f"{where}: 'spans' must be a list of [start, end], got {spans!r}."
+    ) from error
+  for start, end in pairs:
+    if not 0 <= start < end <= num_characters:
+      raise ValueError(
+        f"{where}: the span [{start}, {end}] is not inside the text, which "
+        f"has {num_characters} characters."
+      )
+  return pairs
+
+
+def masked_queries(
+  run: RunConfig,
+  tokenizer: Tokenizer,
+  corpus: PassageCorpus,
+  path: str,
+  *,
+  train: bool,
+) -> grain.MapDataset:
+  """Returns examples of masked text; index alone decides what each is.
+
+  An example is {"query": row [Q], "positions": i32[M] in the query row,
+  "targets": i32[M], "target_mask": bool[M], "source_row": the passage to
+  exclude, "gold_row": the passage to find}; a row is i32, -1 for none.
+
+  Args:
+    run: lengths, masking and seed.
+    tokenizer: the corpus' own.
+    corpus: whose rows are meant.
+    path: JSONL as `MaskedTexts` reads it, or "" for the sentences of the
+      corpus, one of each passage at a time.
+    train: shuffled anew in every epoch, without end; or once in order.
+
+  Raises:
+    OSError: `path` cannot be opened.
+    ValueError: it is empty or a line is bad, or the tokenizer is not the
+      corpus' own.
+  """
+  corpus.check_tokenizer(tokenizer)
+  source = (
+    _FileQueries(run, tokenizer, corpus, path)
+    if path
+    else _SentenceQueries(run, tokenizer, corpus)
+  )
+  dataset = grain.MapDataset.range(len(source)).seed(run.seed)
+  if train:
+    dataset = dataset.shuffle().repeat()
+  return dataset.random_map(source.example)
+
+
+class _Queries:
+  """Masks a stretch of text and lays it out as a query."""
+
+  def __init__(
+    self, run: RunConfig, tokenizer: Tokenizer, corpus: PassageCorpus
+  ) -> None:
+    self._lengths, self._scheme = run.lengths, run.data.masking
+    self._tokenizer, self._corpus = tokenizer, corpus
+    self._longest = run.lengths.query - 2  # [CLS] and [SEP].
+
+  def _masked(
+    self,
+    encoding: Encoding,
+    spans: list[tuple[int, int]],
+    rng: np.random.Generator,
+  ) -> Example:
+    num_predicted = self._lengths.masks
+    chosen = masking.choose_pieces(
+      self._scheme, encoding, spans, num_predicted, rng
+    )
+    masked = masking.mask_pieces(
+      encoding.ids, chosen, self._tokenizer.mask_id, num_predicted
+    )
+    return {
+      "query": collate.query_row(
+        masked.ids, self._tokenizer, self._lengths.query
+      ),
+      # One further on: [CLS] comes first.
+      "positions": masked.positions + masked.target_mask.astype(np.int32),
+      "targets": masked.targets,
+      "target_mask": masked.target_mask,
+    }
+
+
+class _FileQueries(_Queries):
+  def __init__(
+    self,
+    run: RunConfig,
+    tokenizer: Tokenizer,
+    corpus: PassageCorpus,
+    path: str,
+  ) -> None:
+    super().__init__(run, tokenizer, corpus)
+    self._texts = MaskedTexts(path)
+
+  def __len__(self) -> int:
+    return len(self._texts)
+
+  def example(self, index: int, rng: np.random.Generator) -> Example:
+    text = self._texts[index]
+    encoding = self._tokenizer.encode(text.text)[: self._longest]
+    if len(encoding) == 0:
+      raise ValueError(f"{self._texts.where(index)}: 'text' has no word piece.")
+    return {
+      **self._masked(encoding, list(text.spans), rng),
+      "source_row": self._row_of(text.source_uid),
+      "gold_row": self._gold_row(text.passage_uid, index),
+    }
+
+  def _row_of(self, uid: str) -> np.int32:
+    # Text from elsewhere may name a source that this corpus does not have.
+    row = self._corpus.row_of(uid) if uid else None
+    return np.int32(collate.NULL_ROW if row is None else row)
+
+  def _gold_row(self, uid: str, index: int) -> np.int32:
+    row = self._row_of(uid)
+    if uid and row == collate.NULL_ROW:
+      raise ValueError(
+        f"{self._texts.where(index)}: 'passage_uid' {uid!r} is not in the "
+        f"corpus {self._corpus.directory}."
+      )
+    return row
+
+
+class _SentenceQueries(_Queries):
+  _tagger = RuleTagger()
+
+  def __len__(self) -> int:
+    return len(self._corpus)
+
+  def example(self, row: int, rng: np.random.Generator) -> Example:
+    text = self._corpus.passage(row).text
+    encoding = self._tokenizer.encode(text)
+    sentence, spans = self._choose(text, encoding, rng)
+    return {
+      **self._masked(sentence, spans, rng),
+      "source_row": np.int32(row),
+      "gold_row": np.int32(collate.NULL_ROW),
+    }
+
+  def _choose(
+    self, text: str, encoding: Encoding, rng: np.random.Generator
+  ) -> tuple[Encoding, list[tuple[int, int]]]:
+    """Draws a sentence and, if salient spans are wanted, one of it.
+
+    Each span of the passage is as likely as the others, so a sentence is
+    drawn the more often the more it tells.
+    """
+    bounds = piece_bounds(encoding, split_sentences(text))
+    sentences = [
+      encoding[start : min(stop, start + self._longest)]
+      for start, stop in itertools.pairwise(bounds)
+      if stop > start
+    ]
+    if self._scheme == "salient":
+      spans = self._tagger.tag(text)
+      inside = [
+        (sentence, [span])
+        for sentence in sentences
+        for span in spans
+        if masking.pieces_of(sentence, span).size
+      ]
+      if inside:
+        return inside[rng.integers(len(inside))]
+    return sentences[rng.integers(len(sentences))], []
