@@ -3,13 +3,14 @@
 
 import collections
 from collections.abc import Callable, Iterator
+import functools
 
 import jax
 from jaxtyping import Float32, Int
 import numpy as np
 
 from realm_jax import sharding
-from realm_jax.config import RunConfig
+from realm_jax.config import EmbedderConfig, RunConfig
 from realm_jax.data import collate
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.ladder import LENGTH_STEP
@@ -53,17 +54,7 @@ class CorpusEmbedder:
     self._lengths = static_lengths(
       self._num_tokens, run.lengths.groups, run.lengths.passage
     )
-    embedder = Embedder(run.embedder)
-
-    def embed_rows(params: Params, rows: TokenRows) -> Array:
-      return embedder.apply({"params": params}, **rows, deterministic=True)
-
-    batch = sharding.batch_sharding(mesh)
-    self._embed_rows = jax.jit(
-      embed_rows,
-      in_shardings=(sharding.replicated(mesh), batch),
-      out_shardings=batch,
-    )
+    self._embed_rows = make_embed_rows(run.embedder, mesh)
 
   def embed(
     self,
@@ -132,6 +123,28 @@ class CorpusEmbedder:
     # A small corpus needs no more than its own rows.
     needed = -(-len(self._corpus) // self._mesh.size)
     return min(per_device, needed) * self._mesh.size
+
+
+@functools.cache
+def make_embed_rows(
+  config: EmbedderConfig, mesh: jax.sharding.Mesh
+) -> jax.stages.Wrapped:
+  """Returns jitted `(tower's params, TokenRows[n, T]) -> f32[n, D]`.
+
+  The rows are split over the mesh. The same function comes back for the same
+  arguments, so nothing is compiled twice in a process.
+  """
+  embedder = Embedder(config)
+  batch = sharding.batch_sharding(mesh)
+
+  def embed_rows(params: Params, rows: TokenRows) -> Array:
+    return embedder.apply({"params": params}, **rows, deterministic=True)
+
+  return jax.jit(
+    embed_rows,
+    in_shardings=(sharding.replicated(mesh), batch),
+    out_shardings=batch,
+  )
 
 
 def static_lengths(

@@ -2,10 +2,14 @@
 """A small corpus, a config to go with it, and versions made without a model."""
 
 import dataclasses
+import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from realm_jax import checkpoints, config
 from realm_jax.config import (
   BertConfig,
   DataConfig,
@@ -23,6 +27,7 @@ from realm_jax.index import store
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
 from realm_jax.index.manifest import Manifest, describe_files
+from realm_jax.models.embedder import Embedder
 
 NUM_PASSAGES = 60
 DIM = 8
@@ -90,7 +95,7 @@ def run(data_dir, tokenizer):
     data=DataConfig(
       tokenizer=str(data_dir / "tokenizer"), corpus=str(data_dir / "corpus")
     ),
-    lengths=LengthConfig(query=16, passage=32, joint=48, groups=3),
+    lengths=LengthConfig(query=16, passage=32, joint=48, groups=1),
     embedder=EmbedderConfig(bert=bert, dim=DIM),
     encoder=bert,
     retrieval=RetrievalConfig(backend="exact"),
@@ -105,6 +110,55 @@ def lockstep(run):
   return dataclasses.replace(
     run, refresh=dataclasses.replace(run.refresh, policy="lockstep")
   )
+
+
+@pytest.fixture
+def workdir(tmp_path, run):
+  """A run's directory, with its config."""
+  return claim(tmp_path / "workdir", run)
+
+
+def claim(directory, run):
+  """Makes a run's directory; returns it."""
+  directory.mkdir()
+  (directory / "config.json").write_text(config.dumps(run))
+  return directory
+
+
+def retriever_params(run, seed):
+  """Returns parameters of one shared tower, another for each seed."""
+  rng = np.random.default_rng(seed)
+  return {
+    "shared": jax.tree.map(
+      lambda leaf: leaf + rng.normal(scale=0.1, size=leaf.shape).astype("f4"),
+      _initial(run.embedder),
+    )
+  }
+
+
+@functools.cache
+def _initial(embedder):
+  rows = {
+    "ids": jnp.zeros((1, 8), jnp.int32),
+    "segments": jnp.zeros((1, 8), jnp.int32),
+    "mask": jnp.ones((1, 8), bool),
+  }
+  init = jax.jit(Embedder(embedder).init, static_argnames="deterministic")
+  params = init(jax.random.key(0), **rows, deterministic=True)["params"]
+  return jax.tree.map(np.asarray, params)
+
+
+def save_checkpoints(workdir, run, steps, *, index_versions=(), keep=100):
+  """Writes checkpoints whose parameters depend on the step."""
+  with checkpoints.CheckpointWriter(workdir, keep) as writer:
+    for step in steps:
+      state = {"params": {"retriever": retriever_params(run, seed=step)}}
+      writer.save(
+        step,
+        state,
+        checkpoints.RunPosition(data_state={}, index_versions=index_versions),
+      )
+      writer.wait()
 
 
 def draft(workdir, step, corpus):

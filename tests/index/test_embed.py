@@ -2,7 +2,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,18 +12,11 @@ from realm_jax.data.tokenize import train_tokenizer
 from realm_jax.index import embed
 from realm_jax.index.embed import CorpusEmbedder, static_lengths
 from realm_jax.models.embedder import Embedder
-from tests.index.conftest import DIM
+from tests.index.conftest import DIM, retriever_params
 
 
 def _params(run, seed=0):
-  rows = {
-    "ids": jnp.zeros((1, 8), jnp.int32),
-    "segments": jnp.zeros((1, 8), jnp.int32),
-    "mask": jnp.ones((1, 8), bool),
-  }
-  return Embedder(run.embedder).init(
-    jax.random.key(seed), **rows, deterministic=True
-  )["params"]
+  return retriever_params(run, seed)["shared"]
 
 
 def _embedder(run, corpus, tokenizer, num_devices=1):
@@ -33,23 +25,30 @@ def _embedder(run, corpus, tokenizer, num_devices=1):
 
 
 @pytest.fixture
+def run(run):
+  lengths = dataclasses.replace(run.lengths, groups=3)
+  return dataclasses.replace(run, lengths=lengths)
+
+
+@pytest.fixture
 def few_tokens(monkeypatch):
   # Several batches, of several lengths, the last one padded.
   monkeypatch.setattr(embed, "_TOKENS_PER_DEVICE", 160)
 
 
-def test_every_row_is_its_own_passage_embedded_alone(
+def test_every_row_is_its_own_passage_however_it_is_padded(
   run, corpus, tokenizer, few_tokens
 ):
   params = _params(run)
-  found = _embedder(run, corpus, tokenizer).embed({"shared": params})
-  for row in range(0, len(corpus), 7):
-    length = 3 + int(corpus.lengths[row])
-    rows = collate.passage_rows(corpus, tokenizer, np.array([row]), length)
-    alone = Embedder(run.embedder).apply(
-      {"params": params}, **jax.tree.map(jnp.asarray, rows), deterministic=True
+  ids = np.arange(len(corpus))
+  rows = collate.passage_rows(corpus, tokenizer, ids, run.lengths.passage)
+  expected = jax.jit(
+    lambda rows: Embedder(run.embedder).apply(
+      {"params": params}, **rows, deterministic=True
     )
-    np.testing.assert_allclose(found[row], alone[0], atol=1e-5)
+  )(rows)
+  found = _embedder(run, corpus, tokenizer).embed({"shared": params})
+  np.testing.assert_allclose(found, expected, atol=1e-5)
   assert found.shape == (len(corpus), DIM) and found.dtype == np.float32
 
 

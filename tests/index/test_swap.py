@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import threading
+import time
+
+import pytest
+
+from realm_jax.index import publish as publishing
+from realm_jax.index import store, swap
+from realm_jax.index.swap import (
+  IndexWatcher,
+  VersionSchedule,
+  agree,
+  lockstep_checkpoint,
+)
+from realm_jax.index.verify import VersionRefused
+from tests.index.conftest import draft, publish
+
+
+def test_a_version_serves_from_its_first_step_until_the_next():
+  schedule = VersionSchedule().add(0, "a").add(7, "b")
+  assert [schedule.at(step) for step in (0, 6, 7, 100)] == ["a", "a", "b", "b"]
+
+
+def test_a_schedule_only_goes_forward():
+  with pytest.raises(ValueError, match=r"ascend, got \[5, 5\]"):
+    VersionSchedule().add(5, "a").add(5, "b")
+
+
+def test_a_step_before_the_schedule_is_an_error():
+  with pytest.raises(LookupError, match="step 4"):
+    VersionSchedule(((5, "a"),)).at(4)
+
+
+def test_a_resume_needs_the_version_in_use_and_all_later_ones():
+  schedule = VersionSchedule(((0, "a"), (7, "b"), (20, "c")))
+  assert schedule.needed_from(0) == ("a", "b", "c")
+  assert schedule.needed_from(19) == ("b", "c")
+  assert schedule.needed_from(20) == ("c",)
+  assert VersionSchedule().needed_from(3) == ()
+
+
+def test_under_lockstep_a_checkpoint_serves_exactly_from_its_lag_on():
+  serving = [lockstep_checkpoint(step, 10, 4) for step in range(30)]
+  assert serving == [0] * 14 + [10] * 10 + [20] * 6
+
+
+def test_one_host_agrees_with_itself():
+  assert agree(None) is None
+  assert agree(30) == 30
+
+
+@pytest.mark.parametrize(
+  ("others", "agreed"), [([30, 30], 30), ([30, 20], None), ([30, -1], None)]
+)
+def test_hosts_agree_only_on_what_all_have_ready(monkeypatch, others, agreed):
+  monkeypatch.setattr(swap.jax, "process_count", lambda: 2)
+  monkeypatch.setattr(
+    swap.multihost_utils, "process_allgather", lambda mine: others
+  )
+  assert agree(30) == agreed
+
+
+def _watch(tmp_path, run, corpus, **options):
+  return IndexWatcher(tmp_path, run, corpus, poll_seconds=0.01, **options)
+
+
+def _wait_ready(watcher, step):
+  deadline = time.monotonic() + 20
+  while time.monotonic() < deadline:
+    ready = watcher.ready()
+    if ready is not None and ready.version.step == step:
+      return ready
+    time.sleep(0.01)
+  raise AssertionError(f"step {step} did not become ready")
+
+
+def test_the_newest_version_becomes_ready_and_older_ones_are_skipped(
+  tmp_path, run, corpus
+):
+  publish(tmp_path, 10, corpus)
+  newest = publish(tmp_path, 20, corpus)
+  with _watch(tmp_path, run, corpus) as watcher:
+    ready = _wait_ready(watcher, 20)
+    assert ready.version.version == newest
+    watcher.take(ready)
+    assert watcher.ready() is None
+    publish(tmp_path, 37, corpus)
+    assert _wait_ready(watcher, 37).open_seconds > 0
+
+
+def test_a_version_that_was_not_taken_gives_way_to_a_newer(
+  tmp_path, run, corpus
+):
+  with _watch(tmp_path, run, corpus) as watcher:
+    for step in (10, 20):
+      publish(tmp_path, step, corpus)
+      _wait_ready(watcher, step)
+
+
+def test_versions_up_to_a_step_and_of_other_corpora_are_passed_over(
+  tmp_path, run, corpus, other_corpus
+):
+  publish(tmp_path, 10, corpus)
+  publish(tmp_path, 20, other_corpus)
+  with _watch(tmp_path, run, corpus, after_step=10) as watcher:
+    publish(tmp_path, 30, corpus)
+    _wait_ready(watcher, 30)
+
+
+def test_the_probe_sees_the_new_version_and_the_one_in_use(
+  tmp_path, run, corpus
+):
+  main_thread = threading.get_ident()
+
+  def probe(new, current):
+    assert threading.get_ident() != main_thread
+    return {
+      "new": float(new.step),
+      "current": -1.0 if current is None else float(current.step),
+    }
+
+  publish(tmp_path, 10, corpus)
+  with _watch(tmp_path, run, corpus, probe=probe) as watcher:
+    first = _wait_ready(watcher, 10)
+    assert first.probe == {"new": 10, "current": -1}
+    watcher.take(first)
+    publish(tmp_path, 20, corpus)
+    assert _wait_ready(watcher, 20).probe == {"new": 20, "current": 10}
+
+
+def test_what_the_thread_raises_is_raised_to_the_trainer(tmp_path, run, corpus):
+  def probe(new, current):
+    raise ZeroDivisionError("in the probe")
+
+  publish(tmp_path, 10, corpus)
+  with (
+    _watch(tmp_path, run, corpus, probe=probe) as watcher,
+    pytest.raises(ZeroDivisionError, match="in the probe") as raised,
+  ):
+    _wait_ready(watcher, 10)
+  assert "being opened" in raised.value.__notes__[0]
+
+
+def test_a_damaged_version_stops_the_trainer(tmp_path, lockstep, corpus):
+  version = publish(tmp_path, 10, corpus)
+  (tmp_path / "index" / version / "retriever.safetensors").unlink()
+  with (
+    _watch(tmp_path, lockstep, corpus) as watcher,
+    pytest.raises(ValueError, match="damaged"),
+  ):
+    watcher.require(10)
+
+
+def test_a_version_pruned_while_it_is_opened_is_no_error(
+  tmp_path, run, corpus, monkeypatch
+):
+  real = store.open_version
+
+  def pruned_under_our_hands(workdir, version, *args):
+    if store.step_of(version) == 10:
+      publishing.discard(store.index_folder(workdir) / version)
+      publish(tmp_path, 20, corpus)
+    return real(workdir, version, *args)
+
+  monkeypatch.setattr(store, "open_version", pruned_under_our_hands)
+  publish(tmp_path, 10, corpus)
+  with _watch(tmp_path, run, corpus) as watcher:
+    _wait_ready(watcher, 20)
+
+
+def test_lockstep_serves_every_refresh_checkpoint_in_order(
+  tmp_path, lockstep, corpus
+):
+  for step in (0, 10, 13, 20, 30):
+    publish(tmp_path, step, corpus)
+  with _watch(tmp_path, lockstep, corpus) as watcher:
+    for step in (0, 10, 20, 30):
+      ready = watcher.require(step)
+      assert ready.version.step == step
+      watcher.take(ready)
+
+
+def test_lockstep_waits_for_the_builder(tmp_path, lockstep, corpus):
+  late = threading.Timer(0.3, publish, (tmp_path, 10, corpus))
+  with _watch(tmp_path, lockstep, corpus) as watcher:
+    late.start()
+    assert watcher.require(10).version.step == 10
+
+
+def test_waiting_too_long_says_how_to_start_the_builder(
+  tmp_path, lockstep, corpus, other_corpus
+):
+  other = publish(tmp_path, 10, other_corpus)
+  refresh = dataclasses.replace(lockstep.refresh, wait_seconds=0.1)
+  run = dataclasses.replace(lockstep, refresh=refresh)
+  with (
+    _watch(tmp_path, run, corpus) as watcher,
+    pytest.raises(
+      TimeoutError, match=f"build-index --workdir={tmp_path} --watch.*{other}"
+    ),
+  ):
+    watcher.require(10)
+
+
+def test_a_refused_version_is_not_waited_for(tmp_path, lockstep, corpus):
+  directory, _ = draft(tmp_path, 10, corpus)
+  publishing.refuse(directory, "recall is too low", {})
+  with (
+    _watch(tmp_path, lockstep, corpus) as watcher,
+    pytest.raises(VersionRefused, match="recall is too low"),
+  ):
+    watcher.require(10)
+
+
+def test_a_version_that_can_no_longer_come_is_not_waited_for(
+  tmp_path, lockstep, corpus
+):
+  publish(tmp_path, 20, corpus)
+  with (
+    _watch(tmp_path, lockstep, corpus) as watcher,
+    pytest.raises(ValueError, match="checkpoint 10 is wanted"),
+  ):
+    watcher.require(10)
