@@ -3,12 +3,12 @@
 
     python -m launch.local --config=experiments/….py --workdir=runs/realm
 
-takes the flags of `realm train`. The trainer has the terminal; the builder
+takes the flags of `realm train`. Stages that search nothing (ict, mlm) get no
+builder. The trainer has the terminal; the builder
 writes to `<workdir>/builder.log`. Exits as the trainer does; when the builder
 fails, the trainer is asked to save and stop, and the exit code is 1.
 """
 
-import argparse
 import pathlib
 import signal
 import subprocess
@@ -16,26 +16,35 @@ import sys
 import time
 import types
 
+from absl import flags
+from ml_collections import config_flags
+
+from realm_jax import config
+
+FLAGS = flags.FLAGS
+
 POLL_SECONDS = 0.2
 LOG_LINES = 20  # Of a failed builder, shown to the user.
 
 
 def main(argv: list[str]) -> int:
   """Runs trainer and builder until both are done; returns the exit code."""
-  parser = argparse.ArgumentParser(
-    prog="launch.local", usage="python -m launch.local [realm train's flags]"
-  )
-  parser.add_argument("--workdir", required=True)
-  known, _ = parser.parse_known_args(argv)
-  workdir = pathlib.Path(known.workdir)
+  config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+  flags.DEFINE_string("workdir", None, "The run's directory.")
+  flags.DEFINE_list("may_differ", [], "As of `realm train`.")
+  flags.mark_flags_as_required(["config", "workdir"])
+  FLAGS(["launch.local", *argv])
+  workdir = pathlib.Path(FLAGS.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
+  trainer = _start("train", argv)
+  _forward_signals(trainer)
+  if config.parse(FLAGS.config).stage in ("ict", "mlm"):
+    return trainer.wait()  # Nothing is searched: no index.
   log_path = workdir / "builder.log"
   with log_path.open("a", encoding="utf-8") as log:
-    trainer = _start("train", argv)
     builder = _start(
       "build-index", [f"--workdir={workdir}", "--watch"], log, log
     )
-    _forward_signals(trainer)
     return _supervise(trainer, builder, log_path)
 
 

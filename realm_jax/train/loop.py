@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from realm_jax import sharding
 from realm_jax.checkpoints import CheckpointWriter
 from realm_jax.config import RunConfig
 from realm_jax.train import workdir as workdirs
@@ -32,7 +33,7 @@ def train(run: RunConfig, workdir: str) -> bool:
   """
   stop = StopRequest()
   stop.install()
-  program = Program(run)
+  program = Program(run, sharding.make_mesh(run.mesh))
   with contextlib.ExitStack() as stack:
     writer = stack.enter_context(
       CheckpointWriter(workdir, run.keep_checkpoints)
@@ -88,7 +89,7 @@ class _Steps:
       # One step late: the device works on this step while the host waits for
       # the one before, and is never more than one step ahead.
       self._means.add(jax.device_get(in_flight))
-      in_flight = sums | self._feed.scalars(step, fed)
+      in_flight = sums | self._feed.sums(step, fed)
       if _must_wait():
         jax.block_until_ready(sums)
       done = step + 1

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from realm_jax import sharding
 from realm_jax.config import InitConfig, RunConfig
@@ -19,8 +20,13 @@ from realm_jax.train.step import TrainState, init_state, make_train_step
 class Program:
   """The jitted update of a run, and the layout of its state."""
 
-  def __init__(self, run: RunConfig) -> None:
-    self.mesh = sharding.make_mesh(run.mesh)
+  def __init__(self, run: RunConfig, mesh: Mesh) -> None:
+    """Compiles nothing yet.
+
+    Raises:
+      ValueError: the batch does not divide over the mesh's devices.
+    """
+    self.mesh = mesh
     sharding.check_divides("batch_size", run.batch_size, self.mesh)
     self._run = run
     self._optimizer = make_optimizer(

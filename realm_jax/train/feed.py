@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of a stage, in order, from wherever a run stands."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from realm_jax.checkpoints import RunPosition
+from realm_jax.config import RunConfig
+from realm_jax.index.swap import VersionSchedule
+from realm_jax.shapes import Batch, Sums
+from realm_jax.train.lookahead import Fed, LookAhead
+from realm_jax.train.stages import Stage, open_stage
+from realm_jax.train.versions import Swap, Versions
+
+
+class Feed:
+  """Draws examples, has them prepared ahead, and knows the position.
+
+  For stages without retrieval `versions` is None, and a batch is what the
+  pipeline yields.
+  """
+
+  def __init__(
+    self,
+    run: RunConfig,
+    stage: Stage,
+    versions: Versions | None,
+    first_step: int,
+    position: RunPosition | None,
+  ) -> None:
+    """See `open_feed`."""
+    self._stage, self._versions = stage, versions
+    data = stage.batches()
+    if position is not None:
+      data.set_state(position.data_state)
+    self._data_state = data.get_state()
+    self._ahead: LookAhead[str] = LookAhead(
+      data,
+      versions.plan if versions else lambda step: "",
+      self._prepare,
+      first_step=first_step,
+      num_steps=run.num_steps,
+      depth=run.retrieval.lookahead,
+    )
+
+  def __enter__(self) -> "Feed":
+    if self._versions:
+      self._versions.start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._versions:
+      self._versions.close()
+    self._ahead.close()
+
+  @property
+  def refreshes(self) -> bool:
+    """Whether an index builder waits for checkpoints."""
+    return self._versions is not None and self._versions.refreshes
+
+  def shapes(self) -> Iterable[Batch]:
+    """Yields a batch of every shape that will be fed."""
+    return self._stage.shapes()
+
+  def next(self) -> Fed[str]:
+    """Returns the next step's batch; raises what its preparation raised."""
+    fed = self._ahead.next()
+    self._data_state = fed.data_state
+    return fed
+
+  def position(self) -> RunPosition:
+    """Returns where the run stands after the batch last fed."""
+    schedule = self._versions.schedule if self._versions else VersionSchedule()
+    return RunPosition(
+      data_state=self._data_state, index_versions=tuple(schedule.entries)
+    )
+
+  def sums(self, step: int, fed: Fed[str]) -> Sums:
+    """Returns what is known on the host about this step."""
+    if self._versions is None:
+      return {}
+    return {
+      "retrieval/wait_seconds": (fed.wait_seconds, 1.0),
+      **self._versions.staleness(step, fed.plan),
+    }
+
+  def swaps(self, step: int, fed: Fed[str]) -> Iterator[Swap]:
+    """Yields the swap that took effect at this step, if one did."""
+    if self._versions is not None:
+      yield from self._versions.swaps(step, fed)
+
+  def _prepare(self, examples: Any, version: str) -> Batch:
+    index = self._versions.opened(version) if self._versions else None
+    return self._stage.prepare(examples, index)
+
+
+def open_feed(
+  run: RunConfig, workdir: str, first_step: int, position: RunPosition | None
+) -> Feed:
+  """Opens what a stage reads.
+
+  Args:
+    run: the config.
+    workdir: of the run; its index versions are used.
+    first_step: of the first batch fed.
+    position: where a resumed run stands; None for a new one.
+
+  Raises:
+    ValueError, FileNotFoundError, OSError: the data do not fit the config.
+  """
+  stage = open_stage(run)
+  versions = None
+  if stage.probe is not None:
+    entries = position.index_versions if position else ()
+    versions = Versions(
+      run, workdir, stage.corpus, stage.probe, first_step, entries
+    )
+  return Feed(run, stage, versions, first_step, position)

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which index version serves which step, on the trainer's side.
+
+Versions are assigned when a batch enters the look-ahead, in the order of
+steps, on the thread that dispatches them; so a batch is searched with one
+version, and the assignment can be saved and replayed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import threading
+import time
+
+from realm_jax.config import RunConfig
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index import store
+from realm_jax.index.store import IndexVersion
+from realm_jax.index.swap import (
+  IndexWatcher,
+  ReadyIndex,
+  VersionSchedule,
+  agree,
+  lockstep_checkpoint,
+)
+from realm_jax.shapes import Sums
+from realm_jax.train.lookahead import Fed
+
+# (new version, the one before or None) -> metrics of searching with it.
+Probe = Callable[[IndexVersion, IndexVersion | None], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Swap:
+  """A version's first step."""
+
+  first_step: int
+  checkpoint_step: int
+  stale_seconds: float  # Since the version was published.
+  stall_seconds: float  # How long its first step waited for its batch.
+  stall_steps: float  # The same in units of the steps so far.
+  probe: dict[str, float]
+
+  def scalars(self) -> dict[str, float]:
+    """Returns the line of metrics.jsonl."""
+    return {
+      "swap/first_step": float(self.first_step),
+      "swap/checkpoint_step": float(self.checkpoint_step),
+      "swap/stale_steps": float(self.first_step - self.checkpoint_step),
+      "swap/stale_seconds": self.stale_seconds,
+      "swap/stall_seconds": self.stall_seconds,
+      "swap/stall_steps": self.stall_steps,
+      **self.probe,
+    }
+
+  def describe(self) -> str:
+    """Returns the line that a person sees."""
+    recall = self.probe.get("probe/recall_at_5")
+    found = "" if recall is None else f", recall@5 {recall:.3f}"
+    return (
+      f"step {self.first_step}: swapped in the index of step "
+      f"{self.checkpoint_step} (held up {self.stall_seconds:.2f} s{found})"
+    )
+
+
+class Versions:
+  """Plans, opens and times the versions of one run."""
+
+  def __init__(
+    self,
+    run: RunConfig,
+    workdir: str,
+    corpus: PassageCorpus,
+    probe: Probe,
+    first_step: int,
+    entries: Sequence[tuple[int, str]],
+  ) -> None:
+    """Opens nothing yet.
+
+    Args:
+      run: the config.
+      workdir: of the run.
+      corpus: that the versions must be of.
+      probe: measures a version before it is used.
+      first_step: that will be planned.
+      entries: the schedule of a resumed run.
+    """
+    self._run, self._workdir, self._corpus = run, workdir, corpus
+    self._lockstep = run.refresh.policy == "lockstep"
+    self.schedule = VersionSchedule(tuple(entries))
+    self._lock = threading.Lock()
+    self._open: dict[str, ReadyIndex] = {}
+    self._in_use = self.schedule.at(first_step) if entries else ""
+    self._seconds_per_step = _Pace()
+    replayed = self.schedule.needed_from(first_step)
+    if replayed and not self._lockstep:
+      # Under lockstep the watcher opens them, in order.
+      for name in replayed:
+        self._reopen(name)
+    after = _first_wanted(replayed, self._lockstep)
+    self._watcher = IndexWatcher(
+      workdir, run, corpus, after_step=after, probe=probe
+    )
+
+  def start(self) -> None:
+    """Begins to watch for versions."""
+    self._watcher.__enter__()
+
+  def close(self) -> None:
+    """Ends the watching thread."""
+    self._watcher.__exit__()
+
+  @property
+  def refreshes(self) -> bool:
+    """Whether later checkpoints get an index of their own."""
+    return self._run.refresh.policy != "never"
+
+  def plan(self, step: int) -> str:
+    """Returns the version that serves `step`; ask in the order of steps."""
+    entries = self.schedule.entries
+    if not entries or step > entries[-1][0]:
+      name = self._decide(step)
+      if not entries or name != entries[-1][1]:
+        self.schedule = self.schedule.add(step, name)
+    return self.schedule.at(step)
+
+  def _decide(self, step: int) -> str:
+    refresh = self._run.refresh
+    if self._lockstep:
+      wanted = lockstep_checkpoint(step, refresh.every_steps, refresh.lag_steps)
+      return store.version_name(wanted, self._corpus.fingerprint)
+    if not self.schedule.entries:
+      return self._keep(self._watcher.require(0))
+    current = self.schedule.entries[-1][1]
+    if not self.refreshes:
+      return current
+    ready = self._watcher.ready()
+    agreed = agree(ready.version.step if ready else None)
+    if ready is None or agreed != ready.version.step:
+      return current
+    return self._keep(ready)
+
+  def opened(self, name: str) -> IndexVersion:
+    """Returns an open version; under lockstep, waits for the builder.
+
+    Called on a look-ahead thread, so the trainer waits only when it has no
+    batch left.
+    """
+    with self._lock:
+      if name not in self._open:
+        self._keep(self._watcher.require(store.step_of(name)))
+      return self._open[name].version
+
+  def _keep(self, ready: ReadyIndex) -> str:
+    self._watcher.take(ready)
+    self._open[ready.version.version] = ready
+    return ready.version.version
+
+  def _reopen(self, name: str) -> None:
+    version = store.open_version(self._workdir, name, self._run, self._corpus)
+    self._open[name] = ReadyIndex(version=version, probe={}, open_seconds=0.0)
+
+  def staleness(self, step: int, name: str) -> Sums:
+    """Returns how old the version that served `step` is."""
+    version = self._open[name].version
+    published = version.manifest.published_unix_secs
+    return {
+      "index/step": (float(version.step), 1.0),
+      "index/staleness_steps": (float(step - version.step), 1.0),
+      "index/staleness_seconds": (time.time() - published, 1.0),
+    }
+
+  def swaps(self, step: int, fed: Fed[str]) -> Iterator[Swap]:
+    """Yields the swap that took effect at `step`, if one did."""
+    seconds_per_step = self._seconds_per_step.tick()
+    if fed.plan == self._in_use:
+      return
+    first = not self._in_use
+    for name in [n for n in self._open if n < fed.plan]:
+      del self._open[name]
+    self._in_use = fed.plan
+    ready = self._open[fed.plan]
+    # The first version is waited for before training, not swapped in.
+    stall = 0.0 if first else fed.wait_seconds
+    yield Swap(
+      first_step=step,
+      checkpoint_step=ready.version.step,
+      stale_seconds=time.time() - ready.version.manifest.published_unix_secs,
+      stall_seconds=stall,
+      stall_steps=stall / seconds_per_step if seconds_per_step else 0.0,
+      probe=ready.probe,
+    )
+
+
+class _Pace:
+  """Mean seconds between two calls, the first one left out."""
+
+  def __init__(self) -> None:
+    self._started: float | None = None
+    self._ticks = 0
+
+  def tick(self) -> float:
+    now = time.monotonic()
+    if self._started is None:
+      self._started = now
+      return 0.0
+    self._ticks += 1
+    return (now - self._started) / self._ticks
+
+
+def _first_wanted(replayed: Sequence[str], lockstep: bool) -> int:
+  """Returns the checkpoint step after which versions are of interest."""
+  if not replayed:
+    return -1
+  if lockstep:
+    return store.step_of(replayed[0]) - 1
+  return store.step_of(replayed[-1])

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Updates of every stage on made-up batches: devices, resharding, shapes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from realm_jax import sharding
+from realm_jax.config import (
+  BertConfig,
+  EmbedderConfig,
+  LengthConfig,
+  MeshConfig,
+  OpenQaConfig,
+  OptimizerConfig,
+  RetrievalConfig,
+  RunConfig,
+)
+from realm_jax.train.program import Program
+
+B, K, Q, P, T, M, V, D = 8, 3, 6, 10, 16, 2, 50, 8
+C, R, W = 5, 2, 3
+BERT = BertConfig(
+  vocab_size=V,
+  hidden_size=16,
+  num_layers=1,
+  num_heads=2,
+  mlp_size=32,
+  max_positions=T,
+)
+
+
+def tiny_run(stage, **changes):
+  run = RunConfig(
+    stage=stage,
+    num_steps=20,
+    batch_size=B,
+    lengths=LengthConfig(query=Q, passage=P, joint=T, masks=M),
+    embedder=EmbedderConfig(bert=BERT, dim=D),
+    encoder=BERT,
+    retrieval=RetrievalConfig(num_candidates=K),
+    openqa=OpenQaConfig(beam=C, read=R, max_span=W, span_width=8),
+    optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=1),
+  )
+  return dataclasses.replace(run, **changes)
+
+
+def rows(rng, n, length):
+  lengths = rng.integers(3, length + 1, n)
+  mask = np.arange(length)[None] < lengths[:, None]
+  ids = np.where(mask, rng.integers(5, V, (n, length)), 0)
+  return {
+    "ids": ids.astype(np.int32),
+    "segments": (np.arange(length)[None] > 3).astype(np.int32) * mask,
+    "mask": mask,
+  }
+
+
+def ragged(rng, n, length):
+  half = n // 3  # Divides over 8 devices.
+  return {
+    "groups": (rows(rng, half, length - 4), rows(rng, n - half, length)),
+    "order": rng.permutation(n).astype(np.int32),
+  }
+
+
+def masks(rng):
+  return {
+    "positions": rng.integers(1, 3, (B, M)).astype(np.int32),
+    "targets": rng.integers(5, V, (B, M)).astype(np.int32),
+    "target_mask": np.array([[True, i % 2 == 0] for i in range(B)]),
+  }
+
+
+def batch_of(stage, seed=0):
+  rng = np.random.default_rng(seed)
+  if stage == "ict":
+    return {"query": rows(rng, B, Q), "passage": rows(rng, B, P)}
+  if stage == "mlm":
+    return {"joint": rows(rng, B, T), **masks(rng)}
+  if stage == "realm":
+    keep = np.ones((B, K), bool)
+    keep[0, 2] = False
+    return {
+      "query": rows(rng, B, Q),
+      "passages": ragged(rng, B * K, P),
+      "joints": ragged(rng, B * K, T),
+      "candidate_mask": keep,
+      **masks(rng),
+    }
+  gold = np.zeros((B, R, T, W), bool)
+  gold[: B - 1, 0, 5, 1] = True
+  return {
+    "query": rows(rng, B, Q),
+    "beam_embs": rng.normal(size=(B, C, D)).astype(np.float32),
+    "beam_mask": np.ones((B, C), bool),
+    "beam_has_answer": rng.random((B, C)) < 0.4,
+    "joint": rows(rng, B * R, T),
+    "block_mask": np.tile(np.arange(T) > 3, (B * R, 1)),
+    "gold_spans": gold,
+  }
+
+
+def mesh_of(data, fsdp):
+  devices = jax.devices()[: data * fsdp]
+  return sharding.make_mesh(MeshConfig(data=data, fsdp=fsdp), devices)
+
+
+def train(run, mesh, steps=3):
+  program = Program(run, mesh)
+  program.compile(batch_of(run.stage))
+  state = program.first_state()
+  losses = []
+  for step in range(steps):
+    state, sums = program.update(state, batch_of(run.stage, seed=step))
+    total, count = jax.device_get(sums["loss"])
+    losses.append(total / count)
+  return jax.device_get(state.params), losses
+
+
+STAGES = ("ict", "mlm", "realm", "openqa")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_results_do_not_depend_on_the_number_of_devices(stage, monkeypatch):
+  monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 1)
+  run = tiny_run(stage)
+  single, losses = train(run, mesh_of(1, 1))
+  for shape in ((8, 1), (2, 4)):
+    params, other_losses = train(run, mesh_of(*shape))
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-4)
+    # One update is at most about three learning rates; rounding of a tiny
+    # gradient can turn its sign.
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), params, single
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_learns_its_batch_by_heart(stage):
+  still = dataclasses.replace(BERT, dropout=0.0, attention_dropout=0.0)
+  run = tiny_run(
+    stage,
+    num_steps=200,
+    encoder=still,
+    embedder=EmbedderConfig(bert=still, dim=D),
+  )
+  program = Program(run, mesh_of(1, 1))
+  batch = batch_of(stage)
+  program.compile(batch)
+  state = program.first_state()
+  losses = []
+  for _ in range(60):
+    state, sums = program.update(state, batch)
+    total, count = jax.device_get(sums["loss"])
+    losses.append(total / count)
+  assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("marginal", ["per_mask", "joint"])
+def test_both_marginals_train_and_differ(marginal):
+  run = tiny_run(
+    "realm", retrieval=RetrievalConfig(num_candidates=K, marginal=marginal)
+  )
+  other = "joint" if marginal == "per_mask" else "per_mask"
+  twin = tiny_run(
+    "realm", retrieval=RetrievalConfig(num_candidates=K, marginal=other)
+  )
+  assert train(run, mesh_of(1, 1))[1] != train(twin, mesh_of(1, 1))[1]
+
+
+def test_without_the_null_document_its_slot_has_no_mass():
+  run = tiny_run(
+    "realm",
+    retrieval=RetrievalConfig(num_candidates=K, null_document=False),
+  )
+  program = Program(run, mesh_of(1, 1))
+  program.compile(batch_of("realm"))
+  _, sums = program.update(program.first_state(), batch_of("realm"))
+  assert jax.device_get(sums["retrieval/null_mass"])[0] == 0.0
+
+
+def test_fine_tuning_leaves_the_document_tower_as_it_was():
+  run = tiny_run("openqa")
+  program = Program(run, mesh_of(1, 1))
+  before = jax.device_get(program.first_state().params["retriever"])
+  after, _ = train(run, mesh_of(1, 1))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    after["retriever"]["document"],
+    before["document"],
+  )
+  moved = jax.tree.map(
+    lambda a, b: not np.array_equal(a, b),
+    after["retriever"]["query"],
+    before["query"],
+  )
+  assert any(jax.tree.leaves(moved))
+
+
+def test_a_shape_that_was_not_compiled_is_an_error_not_a_recompile():
+  run = tiny_run("ict")
+  program = Program(run, mesh_of(1, 1))
+  with pytest.raises(KeyError):
+    program.update(program.first_state(), batch_of("ict"))
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
+  with pytest.raises(ValueError, match=r"batch_size is 6.*8 devices"):
+    Program(tiny_run("ict", batch_size=6), mesh_of(8, 1))
