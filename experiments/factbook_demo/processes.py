@@ -36,22 +36,22 @@ class Processes:
         its own.
     """
     running = [subprocess.Popen(command) for command in commands]
+    failed = None
     try:
-      while any(process.poll() is None for process in running):
+      while failed is None and any(one.poll() is None for one in running):
         self._sample(running)
-        if any(process.poll() for process in running):
-          break
         time.sleep(SAMPLE_SECONDS)
+        failed = _first_failed(running)
+      failed = failed or _first_failed(running)
     finally:
       for process in running:
         if process.poll() is None:
           process.terminate()  # A trainer saves, and goes on from there later.
         process.wait()
-    for command, process in zip(commands, running, strict=True):
-      if process.returncode:
-        line = " ".join(command[1:])
-        print(f"Failed ({process.returncode}): {line}", file=sys.stderr)
-        raise SystemExit(process.returncode)
+    if failed:
+      line = " ".join(map(str, failed.args[1:]))  # type: ignore[index]
+      print(f"Failed ({failed.returncode}): {line}", file=sys.stderr)
+      raise SystemExit(failed.returncode)
 
   def _sample(self, running: Sequence[subprocess.Popen]) -> None:
     total = 0
@@ -62,6 +62,12 @@ class Processes:
           with contextlib.suppress(psutil.NoSuchProcess):
             total += _memory_bytes(one)
     self.peak_bytes = max(self.peak_bytes, total)
+
+
+def _first_failed(
+  running: Sequence[subprocess.Popen],
+) -> subprocess.Popen | None:
+  return next((process for process in running if process.poll()), None)
 
 
 def realm(command: str, **flags: object) -> list[str]:

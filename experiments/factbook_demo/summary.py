@@ -56,15 +56,15 @@ def _refreshes(workdir: pathlib.Path) -> dict[str, Any]:
   # Training begins with the index of step 0: that is no swap.
   swapped = metrics["swap/checkpoint_step"].values > 0
   stalls = metrics["swap/stall_steps"].values[swapped]
-  waited = metrics["retrieval/wait_seconds"].values
+  # The first steps wait for the builder to start up, once a run.
+  waited = metrics["retrieval/wait_seconds"].values[1:]
+  took = metrics["step_seconds"].values[1:]
   utility = metrics["retrieval_utility"].values
   return {
     "index_versions_published": len(store.list_versions(workdir)),
     "index_swaps": int(swapped.sum()),
     "max_swap_stall_steps": float(stalls.max(initial=0.0)),
-    "wait_share": float(
-      np.sum(waited) / np.sum(metrics["step_seconds"].values)
-    ),
+    "wait_share": float(np.sum(waited) / np.sum(took)),
     "retrieval_utility_nats": {
       "first": float(utility[0]),
       "last": float(utility[-1]),
