@@ -13,7 +13,7 @@ from jaxtyping import Int32
 import numpy as np
 import tokenizers
 
-_FILE = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUES = "##"
 
@@ -87,9 +87,9 @@ class Tokenizer:
     """Writes `tokenizer.json`, which `load_tokenizer` and HF libraries read."""
     folder = pathlib.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{_FILE}.{os.getpid()}"
+    draft = folder / f".{TOKENIZER_FILE}.{os.getpid()}"
     draft.write_text(self._backend.to_str(), encoding="utf-8")
-    os.replace(draft, folder / _FILE)
+    os.replace(draft, folder / TOKENIZER_FILE)
 
 
 def _to_encoding(found: tokenizers.Encoding) -> Encoding:
@@ -111,17 +111,24 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     OSError: no such folder, nor such a name on the hub.
   """
   folder = pathlib.Path(name)
+  file = folder / TOKENIZER_FILE
   if not folder.is_dir():
     # Slow to import, and most runs have their tokenizer in a folder.
     from transformers import AutoTokenizer
 
     return Tokenizer(AutoTokenizer.from_pretrained(str(name)).backend_tokenizer)
-  if (folder / _FILE).exists():
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(folder / _FILE)))
+  if file.exists():
+    try:
+      return Tokenizer(tokenizers.Tokenizer.from_str(file.read_text("utf-8")))
+    except Exception as error:  # The library raises no narrower class.
+      raise ValueError(
+        f"{file}: not a BERT-style tokenizer: {error}"
+      ) from error
   if (folder / "vocab.txt").exists():
     return _from_vocabulary_file(folder)
   raise ValueError(
-    f"{folder} holds no tokenizer: neither {_FILE} nor vocab.txt is there."
+    f"{folder} holds no tokenizer: it has neither {TOKENIZER_FILE} nor "
+    "vocab.txt."
   )
 
 

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`realm prepare-corpus`: a source to a corpus, with a progress bar."""
+
+import itertools
+import pathlib
+
+from rich.progress import (
+  Progress,
+  SpinnerColumn,
+  TextColumn,
+  TimeElapsedColumn,
+)
+
+from realm_jax.data.corpus import build_corpus
+from realm_jax.data.sources import read_documents
+from realm_jax.data.tokenize import (
+  TOKENIZER_FILE,
+  Tokenizer,
+  load_tokenizer,
+  train_tokenizer,
+)
+
+_VOCABULARY_DOCUMENTS = 200_000  # Plenty for its statistics; fits memory.
+
+
+def prepare_corpus(
+  *,
+  source: str,
+  output: str,
+  tokenizer_name: str,
+  train_vocabulary: int,
+  max_pieces: int,
+) -> None:
+  """Builds a corpus, and first its vocabulary if one is to be trained.
+
+  Args:
+    source: as `read_documents` takes it.
+    output: the corpus' directory; must not exist.
+    tokenizer_name: folder or Hugging Face name; with `train_vocabulary`, the
+      folder to write.
+    train_vocabulary: its size, or 0 to load a tokenizer.
+    max_pieces: P.
+
+  Raises:
+    FileExistsError: the corpus, or the tokenizer to be trained, is there.
+    ValueError, OSError: as `read_documents` and `build_corpus` raise them.
+  """
+  if pathlib.Path(output).exists():
+    raise FileExistsError(
+      f"{output} exists, and a corpus is final: remove it, or choose another "
+      "name."
+    )
+  columns = (
+    SpinnerColumn(),
+    TextColumn("{task.description}"),
+    TimeElapsedColumn(),
+  )
+  with Progress(*columns) as bar:
+    task = bar.add_task("Tokenizer")
+    if train_vocabulary:
+      tokenizer = _train(source, tokenizer_name, train_vocabulary)
+    else:
+      tokenizer = load_tokenizer(tokenizer_name)
+
+    def show(num_passages: int) -> None:
+      bar.update(task, description=f"Corpus: {num_passages:,} passages")
+
+    show(0)
+    corpus = build_corpus(
+      read_documents(source), tokenizer, output, max_pieces, show
+    )
+  lengths = corpus.lengths
+  print(
+    f"{output}: {len(corpus):,} passages, {lengths.sum():,} word pieces, "
+    f"{lengths.mean():.0f} a passage; fingerprint {corpus.fingerprint[:12]}."
+  )
+
+
+def _train(source: str, folder: str, vocab_size: int) -> Tokenizer:
+  if (pathlib.Path(folder) / TOKENIZER_FILE).exists():
+    raise FileExistsError(
+      f"{folder} has a {TOKENIZER_FILE}: leave out --train_vocabulary to use "
+      "it, or name another folder."
+    )
+  sample = itertools.islice(read_documents(source), _VOCABULARY_DOCUMENTS)
+  texts = (f"{document.title}\n{document.text}" for document in sample)
+  return train_tokenizer(texts, vocab_size, folder)
