@@ -6,7 +6,7 @@ import gzip
 import json
 import mmap
 import os
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 import zlib
 
 import numpy as np
@@ -84,6 +84,7 @@ def _all_lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
       ) from error
 
 
+@runtime_checkable
 class SupportsIndexing(Protocol):
   """Records by number."""
 

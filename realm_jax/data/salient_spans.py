@@ -8,11 +8,12 @@ that marks spans in a text; `RuleTagger` needs no model.
 
 from collections.abc import Iterator
 import re
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from realm_jax.data.splitting import split_sentences
 
 
+@runtime_checkable
 class Tagger(Protocol):
   """Marks the salient spans of a text."""
 
