@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A question's retrieved passages to the batch of a fine-tuning step (ORQA)."""
+
+import functools
+
+from jaxtyping import Bool, Float32, Int, Int32
+import numpy as np
+
+from realm_jax.config import RunConfig
+from realm_jax.data import collate
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.qa import Questions
+from realm_jax.data.records import Question
+from realm_jax.data.tokenize import Tokenizer
+from realm_jax.shapes import Batch, TokenRows
+
+
+def occurrences(
+  pieces: Int32[np.ndarray, "n"], answer: Int32[np.ndarray, "_"]
+) -> Int[np.ndarray, "_"]:
+  """Returns where `answer` starts in `pieces`, every time."""
+  if not 0 < len(answer) <= len(pieces):
+    return np.zeros(0, np.int64)
+  windows = np.lib.stride_tricks.sliding_window_view(pieces, len(answer))
+  return np.flatnonzero((windows == answer).all(axis=1))
+
+
+class BeamCollator:
+  """Supervises the retriever by answer strings, the reader by their spans."""
+
+  def __init__(
+    self,
+    run: RunConfig,
+    corpus: PassageCorpus,
+    tokenizer: Tokenizer,
+    questions: Questions,
+  ) -> None:
+    """Checks that the reader's passages are a part of the beam.
+
+    Raises:
+      ValueError: openqa.read exceeds openqa.beam, or openqa.beam the corpus.
+    """
+    beam, read = run.openqa.beam, run.openqa.read
+    if not read <= beam <= len(corpus):
+      raise ValueError(
+        f"openqa.read ({read}) <= openqa.beam ({beam}) <= the corpus' "
+        f"{len(corpus)} passages does not hold."
+      )
+    self._run, self._corpus, self._tokenizer = run, corpus, tokenizer
+    self._questions = questions
+    self._answer_ids = functools.lru_cache(maxsize=100_000)(self._encode)
+
+  def _encode(self, answer: str) -> np.ndarray:
+    return self._tokenizer.encode(answer).ids
+
+  def __call__(
+    self,
+    examples: Batch,
+    beam: Int32[np.ndarray, "B C"],
+    beam_embs: Float32[np.ndarray, "B C D"],
+  ) -> Batch:
+    """Returns an `openqa` batch; the first R of a beam are read.
+
+    Args:
+      examples: "query" and "index" of B questions.
+      beam: passages, best first.
+      beam_embs: their vectors in the index.
+    """
+    questions = [self._questions[int(i)] for i in examples["index"]]
+    read = beam[:, : self._run.openqa.read]
+    query = examples["query"]
+    queries = TokenRows(
+      ids=np.repeat(query["ids"], read.shape[1], axis=0),
+      segments=np.repeat(query["segments"], read.shape[1], axis=0),
+      mask=np.repeat(query["mask"], read.shape[1], axis=0),
+    )
+    joints = collate.joint_rows(
+      queries,
+      self._corpus,
+      self._tokenizer,
+      read.reshape(-1),
+      self._run.lengths.joint,
+      with_title=self._run.data.reader_sees_title,
+    )
+    return {
+      "query": examples["query"],
+      "beam_embs": beam_embs,
+      "beam_mask": np.ones(beam.shape, bool),
+      "beam_has_answer": self._has_answer(questions, beam),
+      "joint": joints.rows,
+      "block_mask": joints.block_mask,
+      "gold_spans": self._gold_spans(questions, joints),
+    }
+
+  def _has_answer(
+    self, questions: list[Question], beam: np.ndarray
+  ) -> Bool[np.ndarray, "B C"]:
+    # As published: the answer as it is written, anywhere in the raw text.
+    unique, inverse = np.unique(beam, return_inverse=True)
+    texts = [passage.text for passage in self._corpus.passages(unique)]
+    places = inverse.reshape(beam.shape)
+    return np.array(
+      [
+        [any(a in texts[i] for a in question.answers) for i in row]
+        for question, row in zip(questions, places, strict=True)
+      ]
+    )
+
+  def _gold_spans(
+    self, questions: list[Question], joints: collate.JointRows
+  ) -> Bool[np.ndarray, "B R T W"]:
+    read, width = self._run.openqa.read, self._run.openqa.max_span
+    ids = joints.rows["ids"]
+    gold = np.zeros((*ids.shape, width), bool)
+    for row, tokens in enumerate(ids):
+      start = joints.body_starts[row]
+      body = tokens[start : start + joints.body_lengths[row]]
+      for answer in questions[row // read].answers:
+        pieces = self._answer_ids(answer)
+        if len(pieces) <= width:
+          gold[row, start + occurrences(body, pieces), len(pieces) - 1] = True
+    return gold.reshape(len(questions), read, *gold.shape[1:])

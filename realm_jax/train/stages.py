@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each stage reads: its examples, and how they become batches."""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+from typing import Any, Protocol
+
+import grain
+import jax
+import numpy as np
+
+from realm_jax.config import RunConfig
+from realm_jax.data.batches import make_batches, sample_query_lengths
+from realm_jax.data.beams import BeamCollator
+from realm_jax.data.candidates import RealmCollator, choose_candidates
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.ict import ict_rows
+from realm_jax.data.pretrain import masked_queries
+from realm_jax.data.qa import Questions, question_rows
+from realm_jax.data.reading import reading_rows
+from realm_jax.data.tokenize import Tokenizer, load_tokenizer
+from realm_jax.index.store import IndexVersion
+from realm_jax.shapes import Batch
+from realm_jax.train.probe import RecallProbe
+from realm_jax.train.search import Searcher
+
+
+class Stage(Protocol):
+  """A stage's data; `probe` is None where nothing is searched."""
+
+  corpus: PassageCorpus
+  probe: RecallProbe | None
+
+  def batches(self) -> grain.DatasetIterator:
+    """Returns an iterator over this process' examples, batch by batch."""
+    ...
+
+  def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
+    """Returns what the loss takes; threads call it."""
+    ...
+
+  def shapes(self) -> Iterable[Batch]:
+    """Yields a batch of every shape that `prepare` returns."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+  """What every stage opens."""
+
+  run: RunConfig
+  tokenizer: Tokenizer
+  corpus: PassageCorpus
+
+  def batches(self, dataset: grain.MapDataset) -> grain.DatasetIterator:
+    return make_batches(
+      dataset,
+      self.run.batch_size,
+      jax.process_index(),
+      jax.process_count(),
+    )
+
+
+class _Plain:
+  """Stages whose pipeline yields the batch as it is: ict and mlm."""
+
+  def __init__(self, inputs: _Inputs, dataset: grain.MapDataset) -> None:
+    self.corpus = inputs.corpus
+    self.probe: RecallProbe | None = None
+    self._inputs, self._dataset = inputs, dataset
+
+  def batches(self) -> grain.DatasetIterator:
+    return self._inputs.batches(self._dataset)
+
+  def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
+    del index
+    return examples
+
+  def shapes(self) -> Iterator[Batch]:
+    share = self._inputs.run.batch_size // jax.process_count()
+    first = self._dataset[0]
+    yield jax.tree.map(lambda x: np.stack([x] * share), first)
+
+
+class _Realm:
+  """Masked texts, each with the passages that its version retrieves."""
+
+  def __init__(self, inputs: _Inputs) -> None:
+    run = inputs.run
+    self.corpus = inputs.corpus
+    self._inputs = inputs
+    self._searcher = Searcher(run.embedder)
+    self._dataset = masked_queries(
+      run, inputs.tokenizer, inputs.corpus, run.data.train, train=True
+    )
+    self._collator = RealmCollator(
+      run,
+      inputs.corpus,
+      inputs.tokenizer,
+      sample_query_lengths(self._dataset),
+      num_devices=jax.local_device_count(),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    validation = (
+      masked_queries(
+        run, inputs.tokenizer, inputs.corpus, run.data.validation, train=False
+      )
+      if run.data.validation
+      else None
+    )
+    self.probe: RecallProbe | None = RecallProbe(self._searcher, validation)
+
+  def batches(self) -> grain.DatasetIterator:
+    return self._inputs.batches(self._dataset)
+
+  def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
+    assert index is not None  # A stage with a probe is given one.
+    num_candidates = self._inputs.run.retrieval.num_candidates
+    # K, not K - 1: one of them may be the text's own passage.
+    found = self._searcher.search(examples["query"], index, num_candidates)
+    source_rows = examples["source_row"]
+    if not self._inputs.run.retrieval.exclude_own:
+      source_rows = np.full_like(source_rows, -1)
+    chosen = choose_candidates(found.ids, source_rows, num_candidates)
+    # All hosts must take one shape, and no thread may ask the others for it.
+    rung = (
+      self._collator.rung(examples, chosen)
+      if jax.process_count() == 1
+      else self._collator.num_shapes - 1
+    )
+    return self._collator.batch(examples, chosen, rung)
+
+  def shapes(self) -> Iterator[Batch]:
+    return self._collator.dummy_batches()
+
+
+class _OpenQa:
+  """Questions, each with a beam of passages and their vectors."""
+
+  def __init__(self, inputs: _Inputs) -> None:
+    run = inputs.run
+    self.corpus = inputs.corpus
+    self._inputs = inputs
+    self._searcher = Searcher(run.embedder)
+    questions = _questions(run.data.train, "data.train")
+    self._dataset = question_rows(run, inputs.tokenizer, questions, train=True)
+    self._collator = BeamCollator(
+      run, inputs.corpus, inputs.tokenizer, questions
+    )
+    self.probe: RecallProbe | None = RecallProbe(
+      self._searcher, self._validation()
+    )
+
+  def _validation(self) -> grain.MapDataset | None:
+    run = self._inputs.run
+    if not run.data.validation:
+      return None
+    questions = _questions(run.data.validation, "data.validation")
+    rows = question_rows(run, self._inputs.tokenizer, questions, train=False)
+
+    def add_gold(example: dict[str, Any]) -> dict[str, Any]:
+      uid = questions[int(example["index"])].passage_uid
+      row = self.corpus.row_of(uid) if uid else None
+      return {**example, "gold_row": np.int32(-1 if row is None else row)}
+
+    return rows.map(add_gold)
+
+  def batches(self) -> grain.DatasetIterator:
+    return self._inputs.batches(self._dataset)
+
+  def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
+    assert index is not None  # A stage with a probe is given one.
+    beam = self._inputs.run.openqa.beam
+    found = self._searcher.search(examples["query"], index, beam)
+    return self._collator(examples, found.ids, index.embeddings[found.ids])
+
+  def shapes(self) -> Iterator[Batch]:
+    run = self._inputs.run
+    share = run.batch_size // jax.process_count()
+    examples = jax.tree.map(lambda x: np.stack([x] * share), self._dataset[0])
+    beam = np.tile(np.arange(run.openqa.beam, dtype=np.int32), (share, 1))
+    embs = np.zeros((*beam.shape, run.embedder.dim), np.float32)
+    yield self._collator(examples, beam, embs)
+
+
+def _questions(path: str, key: str) -> Questions:
+  if not path:
+    raise ValueError(f"{key} must name a JSONL file of questions, got ''.")
+  return Questions(path)
+
+
+def open_stage(run: RunConfig) -> Stage:
+  """Opens a stage's tokenizer, corpus and examples, and checks that they fit.
+
+  Raises:
+    ValueError, FileNotFoundError, OSError: they do not, or are not there.
+  """
+  for key in ("tokenizer", "corpus"):
+    if not getattr(run.data, key):
+      raise ValueError(f"data.{key} must be set, got ''.")
+  tokenizer = load_tokenizer(run.data.tokenizer)
+  corpus = PassageCorpus.open(run.data.corpus)
+  corpus.check_tokenizer(tokenizer)
+  for name, bert in (
+    ("embedder.bert", run.embedder.bert),
+    ("encoder", run.encoder),
+  ):
+    if bert.vocab_size < tokenizer.vocab_size:
+      raise ValueError(
+        f"{name}.vocab_size ({bert.vocab_size}) is below the tokenizer's "
+        f"{tokenizer.vocab_size} pieces ({run.data.tokenizer})."
+      )
+  inputs = _Inputs(run, tokenizer, corpus)
+  if run.stage == "ict":
+    return _Plain(inputs, ict_rows(run, tokenizer, corpus, train=True))
+  if run.stage == "mlm":
+    return _Plain(inputs, reading_rows(run, tokenizer, corpus, train=True))
+  return _Realm(inputs) if run.stage == "realm" else _OpenQa(inputs)
