@@ -27,7 +27,7 @@ Ids = Int32[np.ndarray, "_"]
 
 def query_row(ids: Ids, tokenizer: Tokenizer, length: int) -> TokenRows:
   """Returns one row [Q]; a longer query loses its end."""
-  head = [tokenizer.cls_id, *ids[: length - 2], tokenizer.sep_id]
+  head = [tokenizer.cls_id, *ids[: length - 2].tolist(), tokenizer.sep_id]
   return _row(head, [], tokenizer, length)
 
 
@@ -48,8 +48,8 @@ def passage_row(
 ) -> TokenRows:
   """Returns one row [P]."""
   sep = tokenizer.sep_id
-  head = [tokenizer.cls_id, *title_ids[: length - 3], sep]
-  body = body_ids[: length - len(head) - 1]
+  head = [tokenizer.cls_id, *title_ids[: length - 3].tolist(), sep]
+  body = body_ids[: length - len(head) - 1].tolist()
   return _row(head, [*body, sep], tokenizer, length)
 
 
@@ -73,9 +73,10 @@ def joint_row(
   head = query["ids"][query["mask"]].tolist()
   title: list[int] = []
   if title_ids is not None and len(title_ids):
-    title = [*title_ids[: max(0, length - len(head) - 2)], sep]
-  body = body_ids[: max(0, length - len(head) - len(title) - 1)]
-  tail = [*title, *body, sep][: length - len(head)]
+    room = max(0, length - len(head) - 2)
+    title = [*title_ids[:room].tolist(), sep] if room else []
+  room = max(0, length - len(head) - len(title) - 1)
+  tail = [*title, *body_ids[:room].tolist(), sep]
   return _row(head, tail, tokenizer, length)
 
 

@@ -41,6 +41,7 @@ NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
 # Random access: one passage is unpacked, none is read ahead.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _DOCUMENTS_AT_ONCE = 256
+Row = int | np.integer  # Of the corpus; arrays of neighbours hold the latter.
 
 
 class PassageCorpus:
@@ -96,23 +97,28 @@ class PassageCorpus:
   def __len__(self) -> int:
     return len(self.lengths)
 
-  def title_ids(self, row: int) -> Int32[np.ndarray, "n"]:
+  def title_ids(self, row: Row) -> Int32[np.ndarray, "n"]:
     """Returns the pieces of a passage's title."""
     start = self.offsets[row]
     stop = start + self.title_lengths[row]
     return self.tokens[start:stop].astype(np.int32)
 
-  def body_ids(self, row: int) -> Int32[np.ndarray, "n"]:
+  def body_ids(self, row: Row) -> Int32[np.ndarray, "n"]:
     """Returns the pieces of a passage's text, of which there is one or more."""
     start = self.offsets[row] + self.title_lengths[row]
     return self.tokens[start : self.offsets[row + 1]].astype(np.int32)
 
-  def sentence_starts(self, row: int) -> Int32[np.ndarray, "s"]:
+  def sentence_starts(self, row: Row) -> Int32[np.ndarray, "s"]:
     """Returns the first piece of each sentence, counted in the body."""
     start, stop = self._sentence_offsets[row : row + 2]
     return self._sentences[start:stop].astype(np.int32)
 
-  def passage(self, row: int) -> Passage:
+  @property
+  def sentence_counts(self) -> Int32[np.ndarray, "N"]:
+    """Returns how many sentences each passage has; read anew every time."""
+    return np.diff(self._sentence_offsets).astype(np.int32)
+
+  def passage(self, row: Row) -> Passage:
     """Returns a passage's uid, title and text."""
     return self.passages([row])[0]
 

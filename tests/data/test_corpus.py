@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of realm_jax/data/corpus.py and corpus_writer.py."""
+
+import dataclasses
+import errno
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from realm_jax.data import corpus_writer
+from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.records import Document
+from realm_jax.data.splitting import split_sentences
+from realm_jax.data.tokenize import train_tokenizer
+from tests.conftest import tiny_documents
+
+
+def _build(path, tokenizer, documents, max_pieces=48):
+  return build_corpus(documents, tokenizer, path, max_pieces=max_pieces)
+
+
+def _documents(*texts, uid=""):
+  return [Document(title="T", text=text, uid=uid) for text in texts]
+
+
+def test_pieces_are_those_of_the_passages_text(tiny_corpus, tiny_tokenizer):
+  for row in range(len(tiny_corpus)):
+    passage = tiny_corpus.passage(row)
+    np.testing.assert_array_equal(
+      tiny_corpus.body_ids(row), tiny_tokenizer.encode(passage.text).ids
+    )
+    np.testing.assert_array_equal(
+      tiny_corpus.title_ids(row), tiny_tokenizer.encode(passage.title).ids
+    )
+
+
+def test_no_text_is_lost_and_no_passage_is_too_long(tiny_corpus):
+  texts = {document.title: "" for document in tiny_documents()}
+  for row in range(len(tiny_corpus)):
+    passage = tiny_corpus.passage(row)
+    texts[passage.title] = f"{texts[passage.title]} {passage.text}".strip()
+  assert texts == {d.title: d.text for d in tiny_documents()}
+  assert tiny_corpus.lengths.max() + 3 <= tiny_corpus.max_pieces == 48
+
+
+def test_lengths_count_title_and_body(tiny_corpus):
+  for row in range(len(tiny_corpus)):
+    title, body = tiny_corpus.title_ids(row), tiny_corpus.body_ids(row)
+    assert tiny_corpus.lengths[row] == len(title) + len(body)
+    assert tiny_corpus.title_lengths[row] == len(title)
+
+
+def test_sentences_start_at_the_pieces_named(tiny_corpus, tiny_tokenizer):
+  for row in range(len(tiny_corpus)):
+    text = tiny_corpus.passage(row).text
+    starts = tiny_corpus.sentence_starts(row)
+    characters = tiny_tokenizer.encode(text).starts[starts].tolist()
+    assert characters == [start for start, _ in split_sentences(text)]
+
+
+def test_rows_are_found_by_uid(tiny_corpus):
+  for row in range(len(tiny_corpus)):
+    assert tiny_corpus.row_of(tiny_corpus.passage(row).uid) == row
+  assert tiny_corpus.row_of("country-99") is None
+
+
+def test_a_strange_uid_with_a_known_hash_is_not_found(tiny_corpus, monkeypatch):
+  known = corpus_writer.uid_hash("country-3")
+  monkeypatch.setattr("realm_jax.data.corpus.uid_hash", lambda uid: known)
+  assert tiny_corpus.row_of("country-3") is not None
+  assert tiny_corpus.row_of("another") is None
+
+
+def test_the_first_passage_keeps_its_documents_uid(tmp_path, tiny_tokenizer):
+  text = " ".join(f"In 19{j} it fell." for j in range(10, 30))
+  corpus = _build(tmp_path / "c", tiny_tokenizer, _documents(text, uid="a"), 32)
+  uids = [passage.uid for passage in corpus.passages(range(len(corpus)))]
+  assert uids == ["a", *(f"a#{i}" for i in range(1, len(corpus)))]
+  assert len(corpus) > 2
+
+
+def test_without_a_uid_it_is_the_digest_and_repetitions_go(
+  tmp_path, tiny_tokenizer
+):
+  corpus = _build(
+    tmp_path / "c", tiny_tokenizer, _documents("It fell.", "", "It fell.")
+  )
+  assert len(corpus) == 1
+  assert corpus.passage(0).uid == hashlib.sha1(b"T\nIt fell.").hexdigest()
+  manifest = json.loads((tmp_path / "c" / "MANIFEST.json").read_text())
+  assert manifest["num_documents"] == 3
+  assert manifest["num_empty"] == 1
+  assert manifest["num_repeated"] == 1
+
+
+def test_a_long_title_leaves_room_for_the_body(tmp_path, tiny_tokenizer):
+  document = Document(title="capital " * 30, text="It fell in 1901.")
+  corpus = _build(tmp_path / "c", tiny_tokenizer, [document], 17)
+  assert len(corpus.title_ids(0)) == 7
+  assert corpus.lengths.max() <= 14
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"text": "It fell. "},
+    {"title": "t"},
+    {"uid": "b"},
+    {"text": "IT fell."},  # The same pieces, but not the same text.
+  ],
+)
+def test_the_fingerprint_tells_contents_apart(tmp_path, tiny_tokenizer, change):
+  document = Document(title="T", text="It fell.", uid="a")
+  other = dataclasses.replace(document, **change)
+  prints = [
+    _build(tmp_path / str(i), tiny_tokenizer, [each]).fingerprint
+    for i, each in enumerate([document, document, other])
+  ]
+  assert prints[0] == prints[1]
+  # White space at the end is in no passage.
+  assert (prints[0] == prints[2]) == (change == {"text": "It fell. "})
+
+
+def test_batches_of_documents_change_nothing(
+  tmp_path, tiny_corpus, tiny_tokenizer, monkeypatch
+):
+  monkeypatch.setattr("realm_jax.data.corpus._DOCUMENTS_AT_ONCE", 3)
+  seen = []
+  corpus = build_corpus(
+    iter(tiny_documents()), tiny_tokenizer, tmp_path / "c", 48, seen.append
+  )
+  assert corpus.fingerprint == tiny_corpus.fingerprint
+  assert seen[-1] == len(corpus) and len(seen) == 14
+
+
+def test_a_vocabulary_above_16_bits_is_kept(tmp_path, tiny_tokenizer):
+  writer = corpus_writer.CorpusWriter(tmp_path / "c", vocab_size=70_000)
+  ids = np.array([69_999, 5], np.int32)
+  passage = corpus_writer.Passage(uid="a", title="", text="x")
+  none = np.zeros(0, np.int32)
+  with writer:
+    writer.add(passage, none, ids, np.zeros(1, np.int32))
+    writer.finish({"max_pieces": 8, "tokenizer_fingerprint": ""})
+  corpus = PassageCorpus.open(tmp_path / "c")
+  np.testing.assert_array_equal(corpus.body_ids(0), ids)
+
+
+def test_another_tokenizer_is_refused_by_both_names(
+  tmp_path, tiny_corpus, tiny_tokenizer
+):
+  tiny_corpus.check_tokenizer(tiny_tokenizer)
+  other = train_tokenizer(["Some other text."] * 3, 100, tmp_path)
+  with pytest.raises(ValueError) as caught:
+    tiny_corpus.check_tokenizer(other)
+  assert other.fingerprint[:12] in str(caught.value)
+  assert tiny_corpus.tokenizer_fingerprint[:12] in str(caught.value)
+
+
+def test_a_uid_that_occurs_twice_is_named(tmp_path, tiny_tokenizer):
+  documents = [
+    Document(title="", text="It fell.", uid="a", origin="x.jsonl:1"),
+    Document(title="", text="It rose.", uid="a", origin="x.jsonl:2"),
+  ]
+  with pytest.raises(ValueError, match=r"x\.jsonl:2: the uid 'a' occurs"):
+    _build(tmp_path / "c", tiny_tokenizer, documents)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_without_text_is_an_error(tmp_path, tiny_tokenizer):
+  with pytest.raises(ValueError, match="no passage: 2 documents, of which 2"):
+    _build(tmp_path / "c", tiny_tokenizer, _documents("", " "))
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_breaks_leaves_nothing(tmp_path, tiny_tokenizer):
+  def broken():
+    yield from tiny_documents()
+    raise ValueError("x.jsonl:41: not a line of JSON")
+
+  with pytest.raises(ValueError, match="41"):
+    _build(tmp_path / "c", tiny_tokenizer, broken())
+  assert list(tmp_path.iterdir()) == []
+
+
+class _FullDisk:
+  def __init__(self, file, room):
+    self._file, self._room = file, room
+
+  def write(self, data):
+    self._room -= len(data)
+    if self._room < 0:
+      raise OSError(errno.ENOSPC, "No space left on device")
+    return self._file.write(data)
+
+  def __getattr__(self, name):
+    return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("room", [0, 1000])
+def test_a_full_disk_is_reported_and_nothing_left(
+  tmp_path, tiny_tokenizer, monkeypatch, room
+):
+  def open_full(self, name):
+    file = self._files.enter_context(open(self._draft / name, "wb"))
+    return _FullDisk(file, room)
+
+  monkeypatch.setattr(corpus_writer.CorpusWriter, "_open", open_full)
+  with pytest.raises(OSError, match=r"cannot write the corpus .*/c: .*space"):
+    _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_at_the_end_is_reported_too(
+  tmp_path, tiny_tokenizer, monkeypatch
+):
+  def save(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(np, "save", save)
+  with pytest.raises(OSError) as caught:
+    _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
+  assert caught.value.errno == errno.ENOSPC
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_no_corpus_and_no_hindrance(
+  tmp_path, tiny_tokenizer
+):
+  draft = tmp_path / ".c.partial"
+  draft.mkdir()
+  (draft / "tokens.bin").write_bytes(b"half")
+  with pytest.raises(FileNotFoundError, match="has no MANIFEST"):
+    PassageCorpus.open(draft)
+  _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
+  assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_corpus_is_final(tmp_path, tiny_tokenizer):
+  _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
+  with pytest.raises(FileExistsError, match="a corpus is final"):
+    _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
+
+
+def test_another_format_is_refused(tmp_path, tiny_tokenizer):
+  _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
+  path = tmp_path / "c" / "MANIFEST.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+  with pytest.raises(ValueError, match=r"format 99, .* reads 1"):
+    PassageCorpus.open(tmp_path / "c")
+
+
+def test_max_pieces_has_bounds(tmp_path, tiny_tokenizer):
+  with pytest.raises(ValueError, match=r"8\.\.65535, got 7"):
+    _build(tmp_path / "c", tiny_tokenizer, tiny_documents(), 7)

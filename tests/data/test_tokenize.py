@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of realm_jax/data/tokenize.py."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from realm_jax.data import tokenize
+
+_TEXTS = [
+  "The Éclair of Zürich costs 12 francs.",
+  "Nothing costs less than an éclair in Zurich, nothing!",
+  "words wordy wordier wordiest worded",
+] * 5
+
+
+def test_offsets_point_at_the_characters_of_each_piece(tiny_tokenizer):
+  text = "  The capital, of Bakodia."
+  found = tiny_tokenizer.encode(text)
+  covered = "".join(
+    text[start:end] for start, end in zip(found.starts, found.ends, strict=True)
+  )
+  assert covered == text.replace(" ", "")
+  assert found.ids.dtype == np.int32
+
+
+def test_accents_and_case_do_not_shift_offsets(tmp_path):
+  tokenizer = tokenize.train_tokenizer(_TEXTS, 200, tmp_path)
+  text = "ÉCLAIR Zürich"
+  found = tokenizer.encode(text)
+  word = found.starts >= 7
+  assert text[found.starts[word][0] : found.ends[word][-1]] == "Zürich"
+
+
+def test_batches_equal_single_texts(tiny_tokenizer):
+  texts = ["", "The capital of Bakodia.", "1999"]
+  for text, found in zip(
+    texts, tiny_tokenizer.encode_batch(texts), strict=True
+  ):
+    np.testing.assert_array_equal(found.ids, tiny_tokenizer.encode(text).ids)
+
+
+def test_slices_keep_ids_and_offsets_together(tiny_tokenizer):
+  found = tiny_tokenizer.encode("The capital of Bakodia is far.")
+  part = found[1:3]
+  assert len(part) == 2
+  np.testing.assert_array_equal(part.starts, found.starts[1:3])
+
+
+def test_training_does_not_depend_on_the_process(tmp_path):
+  """The library alone numbers pieces by a hash that differs per process."""
+  script = (
+    "import json, sys\n"
+    "from realm_jax.data import tokenize\n"
+    "texts = json.loads(sys.argv[1])\n"
+    "print(tokenize.train_tokenizer(texts, 150, sys.argv[2]).fingerprint)\n"
+  )
+  prints = {
+    subprocess.run(
+      [sys.executable, "-c", script, json.dumps(_TEXTS), str(tmp_path / name)],
+      check=True,
+      capture_output=True,
+      text=True,
+    ).stdout.strip()
+    for name in ("a", "b")
+  }
+  here = tokenize.train_tokenizer(_TEXTS, 150, tmp_path / "c")
+  assert prints == {here.fingerprint}
+
+
+def test_a_saved_tokenizer_loads_as_the_same(tmp_path, tiny_tokenizer):
+  tiny_tokenizer.save(tmp_path)
+  loaded = tokenize.load_tokenizer(tmp_path)
+  assert loaded.fingerprint == tiny_tokenizer.fingerprint
+  assert loaded.vocab_size == tiny_tokenizer.vocab_size
+
+
+def test_padding_set_in_a_file_changes_nothing(tmp_path, tiny_tokenizer):
+  tiny_tokenizer.save(tmp_path)
+  path = tmp_path / "tokenizer.json"
+  content = json.loads(path.read_text())
+  content["truncation"] = {
+    "direction": "Right",
+    "max_length": 2,
+    "strategy": "LongestFirst",
+    "stride": 0,
+  }
+  path.write_text(json.dumps(content))
+  loaded = tokenize.load_tokenizer(tmp_path)
+  assert loaded.fingerprint == tiny_tokenizer.fingerprint
+  assert len(loaded.encode("The capital of Bakodia is far.")) > 2
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_vocab_txt_is_read_with_its_case(tmp_path, lowercase):
+  pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "The", "##s"]
+  (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+  (tmp_path / "tokenizer_config.json").write_text(
+    json.dumps({"do_lower_case": lowercase})
+  )
+  tokenizer = tokenize.load_tokenizer(tmp_path)
+  assert tokenizer.tokens(tokenizer.encode("Thes").ids) == [
+    "the" if lowercase else "The",
+    "##s",
+  ]
+  assert tokenizer.mask_id == 4
+
+
+def test_decode_leaves_special_tokens_out(tiny_tokenizer):
+  ids = tiny_tokenizer.encode("the capital of bakodia").ids
+  row = [tiny_tokenizer.cls_id, *ids.tolist(), tiny_tokenizer.sep_id]
+  assert tiny_tokenizer.decode(row) == "the capital of bakodia"
+
+
+def test_missing_special_tokens_are_named(tmp_path):
+  (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe")
+  with pytest.raises(ValueError, match=r"no \['\[MASK\]'\]"):
+    tokenize.load_tokenizer(tmp_path)
+
+
+def test_a_broken_file_is_named(tmp_path):
+  (tmp_path / "tokenizer.json").write_text("{")
+  with pytest.raises(ValueError, match=r"tokenizer\.json: not a BERT-style"):
+    tokenize.load_tokenizer(tmp_path)
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match="holds no tokenizer"):
+    tokenize.load_tokenizer(tmp_path)
+
+
+def test_a_vocabulary_smaller_than_its_alphabet_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"vocab_size \(20\) is below"):
+    tokenize.train_tokenizer(_TEXTS, 20, tmp_path)
+
+
+def test_no_text_makes_no_vocabulary(tmp_path):
+  with pytest.raises(ValueError, match="No text"):
+    tokenize.train_tokenizer([" "], 200, tmp_path)
