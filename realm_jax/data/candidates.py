@@ -94,14 +94,15 @@ class RealmCollator:
     self._passages = ladder.plan(
       self._passage_lengths(rows),
       ladder.round_up(
-        self._passage_lengths(every_row).max(), run.lengths.passage
+        self._passage_lengths(every_row).max().item(), run.lengths.passage
       ),
       **groups,
     )
     self._joints = ladder.plan(
       self._joint_lengths(queries, rows),
       ladder.round_up(
-        self._joint_lengths(longest_query, every_row).max(), run.lengths.joint
+        self._joint_lengths(longest_query, every_row).max().item(),
+        run.lengths.joint,
       ),
       **groups,
     )

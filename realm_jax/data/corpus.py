@@ -122,7 +122,7 @@ class PassageCorpus:
     """Returns a passage's uid, title and text."""
     return self.passages([row])[0]
 
-  def passages(self, rows: Sequence[int] | np.ndarray) -> list[Passage]:
+  def passages(self, rows: Sequence[Row] | np.ndarray) -> list[Passage]:
     """Returns several passages in one read."""
     found = self._records.read([int(row) for row in rows])
     return [Passage(**json.loads(record)) for record in found]

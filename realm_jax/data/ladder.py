@@ -118,7 +118,8 @@ def plan(
   return Ladder(
     sizes,
     tuple(
-      tuple(round_up(length, longest) for length in rung) for rung in rungs
+      tuple(round_up(length, longest) for length in rung.tolist())
+      for rung in rungs
     ),
   )
 
@@ -148,6 +149,6 @@ def _cheapest_sizes(
   return best[-1][1]
 
 
-def round_up(length: float, limit: int) -> int:
+def round_up(length: int | float, limit: int) -> int:
   """Returns the next static length that holds `length`, at most `limit`."""
   return min(-(-math.ceil(length) // LENGTH_STEP) * LENGTH_STEP, limit)

@@ -202,9 +202,10 @@ class _FullDisk:
 def test_a_full_disk_is_reported_and_nothing_left(
   tmp_path, tiny_tokenizer, monkeypatch, room
 ):
+  plain = corpus_writer.CorpusWriter._open
+
   def open_full(self, name):
-    file = self._files.enter_context(open(self._draft / name, "wb"))
-    return _FullDisk(file, room)
+    return _FullDisk(plain(self, name), room)
 
   monkeypatch.setattr(corpus_writer.CorpusWriter, "_open", open_full)
   with pytest.raises(OSError, match=r"cannot write the corpus .*/c: .*space"):
