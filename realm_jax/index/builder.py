@@ -5,7 +5,6 @@ It reads checkpoints and writes index versions; all that it knows lies in
 those two directories, so a restarted builder goes on where they say.
 """
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -30,6 +29,7 @@ from realm_jax.index.manifest import (
   describe_files,
   library_versions,
 )
+from realm_jax.index.policy import next_step
 from realm_jax.index.scann_backend import ScannIndex, build_scann
 from realm_jax.index.swap import VersionSchedule
 from realm_jax.index.verify import VersionRefused, verify
@@ -39,6 +39,9 @@ _log = logging.getLogger(__name__)
 _CONFIG = "config.json"
 # Trainers use a version until they have opened the next one.
 _FEWEST_KEPT = 2
+# A checkpoint that could not be read and is still there after so long is
+# damaged; until then it may be half deleted.
+DELETION_SECONDS = 2.0
 
 
 def build_index(
@@ -132,48 +135,6 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
       return published
     else:
       time.sleep(poll_seconds)
-
-
-def next_step(
-  steps: list[int],
-  handled: list[int],
-  refresh: config.RefreshConfig,
-  *,
-  done: bool,
-) -> int | None:
-  """Returns the checkpoint to index next, or None while there is none.
-
-  Args:
-    steps: of the checkpoints that exist, ascending.
-    handled: of those published or refused, ascending.
-    refresh: policy and every_steps.
-    done: no checkpoint will follow.
-
-  Raises:
-    FileNotFoundError: under lockstep, a refresh checkpoint was deleted before
-      it was indexed.
-  """
-  last_handled = handled[-1] if handled else -1
-  pending = [step for step in steps if step > last_handled]
-  if not pending:
-    return None
-  if refresh.policy == "async":
-    return pending[-1]
-  if refresh.policy == "never":
-    if not handled:
-      return pending[0]
-    return pending[-1] if done else None
-  every = refresh.every_steps
-  due = (last_handled // every + 1) * every
-  if due in pending:
-    return due
-  if due < pending[-1]:
-    raise FileNotFoundError(
-      f"Checkpoint {due} is gone, and refresh.policy='lockstep' needs its "
-      f"index; there are {steps}. Raise keep_checkpoints, so that one lives "
-      "until it is indexed."
-    )
-  return pending[-1] if done else None
 
 
 class _Builder:
@@ -291,6 +252,7 @@ class _Builder:
       retriever = checkpoints.restore_params(self.workdir, step, "retriever")
       return retriever, float(path.stat().mtime)
     except Exception as error:
+      time.sleep(DELETION_SECONDS)
       if self.has(step):
         raise
       raise FileNotFoundError(
@@ -322,10 +284,14 @@ class _Builder:
   def _prune(self) -> None:
     needed: set[str] = set()
     for step in checkpoints.steps(self.workdir):
-      with contextlib.suppress(FileNotFoundError):  # Deleted just now.
+      try:
         entries = checkpoints.metadata(self.workdir, step)["index_versions"]
-        schedule = VersionSchedule([(int(s), str(v)) for s, v in entries])
-        needed.update(schedule.needed_from(step))
+      except (OSError, ValueError) as error:
+        # Most likely deleted just now. The next version prunes again.
+        _log.info("Nothing pruned, checkpoint %d is unread: %s", step, error)
+        return
+      schedule = VersionSchedule([(int(s), str(v)) for s, v in entries])
+      needed.update(schedule.needed_from(step))
     keep = max(self.run.refresh.keep_versions, _FEWEST_KEPT)
     for version in publish.prune(self.workdir, self._corpus, keep, needed):
       _log.info("Deleted index version %s", version)

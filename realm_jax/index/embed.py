@@ -18,8 +18,10 @@ from realm_jax.data.tokenize import Tokenizer
 from realm_jax.models.embedder import Embedder, tower
 from realm_jax.shapes import Array, Params, TokenRows
 
-# Enough for a matrix unit, little enough for a CPU's cache.
-_TOKENS_PER_DEVICE = 2**12
+# Of a batch, on each device: little enough for a CPU's cache, and enough that
+# an accelerator computes for longer than a batch takes to dispatch.
+_TOKENS_PER_CPU = 2**11
+_TOKENS_PER_ACCELERATOR = 2**15
 _IN_FLIGHT = 2  # Batches: one computes, the next is being collated.
 
 
@@ -119,7 +121,9 @@ class CorpusEmbedder:
       start += num_rows
 
   def _rows_of(self, length: int) -> int:
-    per_device = max(1, _TOKENS_PER_DEVICE // length)
+    on_cpu = self._mesh.devices.flat[0].platform == "cpu"
+    tokens = _TOKENS_PER_CPU if on_cpu else _TOKENS_PER_ACCELERATOR
+    per_device = max(1, tokens // length)
     # A small corpus needs no more than its own rows.
     needed = -(-len(self._corpus) // self._mesh.size)
     return min(per_device, needed) * self._mesh.size

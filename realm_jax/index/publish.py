@@ -148,14 +148,23 @@ def prune(
 ) -> list[str]:
   """Deletes a corpus' versions but the newest `keep` and those `needed`.
 
-  A process that has a version open keeps its pages: files that are mapped
-  outlive their names.
+  Drafts that a newer version has overtaken go, too: none may be published any
+  more. A process that has a version open keeps its pages, as files that are
+  mapped outlive their names.
 
   Returns:
     What was deleted.
   """
-  old = list_versions(workdir, corpus)[:-keep]
-  doomed = [version for version in old if version not in needed]
+  published = list_versions(workdir, corpus)
+  doomed = [name for name in published[:-keep] if name not in needed]
+  for path in index_folder(workdir).iterdir():
+    if (
+      path.is_dir()
+      and of_corpus([path.name], corpus.fingerprint)
+      and path.name not in published
+      and step_of(path.name) < step_of(published[-1])
+    ):
+      doomed.append(path.name)
   for version in doomed:
     discard(index_folder(workdir) / version)
   return doomed

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from realm_jax import checkpoints, sharding
-from realm_jax.config import MeshConfig, RefreshConfig
+from realm_jax.config import MeshConfig
 from realm_jax.index import builder, store
-from realm_jax.index.builder import build_index, next_step
+from realm_jax.index.builder import build_index
 from realm_jax.index.verify import VersionRefused
 from tests.index.conftest import claim, save_checkpoints
 
@@ -25,43 +25,6 @@ def one_device(monkeypatch):
   # test_embed has several; here they only cost time.
   mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
   monkeypatch.setattr(sharding, "local_mesh", lambda: mesh)
-
-
-_REFRESH = {
-  policy: RefreshConfig(policy=policy, every_steps=10, lag_steps=5)
-  for policy in ("async", "lockstep", "never")
-}
-
-
-@pytest.mark.parametrize(
-  ("policy", "steps", "handled", "expected"),
-  [
-    ("async", [], [], None),
-    ("async", [0, 10, 13], [], 13),
-    ("async", [0, 10, 13], [13], None),
-    ("async", [0, 10], [13], None),  # Never back to an older one.
-    ("lockstep", [0, 10, 20], [], 0),
-    ("lockstep", [0, 10, 20], [0], 10),
-    ("lockstep", [10, 13, 20], [0, 10], 20),
-    ("lockstep", [10, 13], [0, 10], None),
-    ("never", [0, 10], [], 0),
-    ("never", [0, 10, 20], [0], None),
-  ],
-)
-def test_each_policy_has_its_next_checkpoint(policy, steps, handled, expected):
-  assert next_step(steps, handled, _REFRESH[policy], done=False) == expected
-
-
-@pytest.mark.parametrize("policy", ["async", "lockstep", "never"])
-def test_the_last_checkpoint_of_a_finished_run_is_always_indexed(policy):
-  steps, handled = [10, 13], [0, 10]
-  assert next_step(steps, handled, _REFRESH[policy], done=True) == 13
-  assert next_step(steps, [*handled, 13], _REFRESH[policy], done=True) is None
-
-
-def test_lockstep_cannot_go_on_without_a_deleted_checkpoint():
-  with pytest.raises(FileNotFoundError, match=r"10 is gone.*keep_checkpoints"):
-    next_step([13, 20], [0], _REFRESH["lockstep"], done=False)
 
 
 def test_the_newest_checkpoint_is_indexed_once(workdir, run, corpus):
@@ -207,6 +170,7 @@ def _deleted_on_reading(monkeypatch, workdir, step):
     return real(where, which, subtree)
 
   monkeypatch.setattr(checkpoints, "restore_params", restore)
+  monkeypatch.setattr(builder, "DELETION_SECONDS", 0.01)
 
 
 def test_a_checkpoint_that_goes_while_it_is_read_is_passed_over(
@@ -244,6 +208,31 @@ def test_old_versions_go_unless_a_checkpoint_may_resume_with_them(
   (workdir / checkpoints.TRAINING_DONE).touch()
   build_index(workdir, watch=True)
   assert store.list_versions(workdir) == [names[0], *names[2:]]
+
+
+def test_nothing_is_pruned_while_a_checkpoint_cannot_be_read(
+  tmp_path, lockstep, monkeypatch
+):
+  def unreadable(workdir, step):
+    raise FileNotFoundError(step)
+
+  workdir = claim(tmp_path / "workdir", lockstep)
+  save_checkpoints(workdir, lockstep, [0, 10, 20, 30])
+  (workdir / checkpoints.TRAINING_DONE).touch()
+  monkeypatch.setattr(checkpoints, "metadata", unreadable)
+  assert len(build_index(workdir, watch=True)) == 4
+  assert len(store.list_versions(workdir)) == 4
+
+
+def test_a_damaged_checkpoint_is_an_error(workdir, run, monkeypatch):
+  def damaged(*_args):
+    raise ValueError("a file of the checkpoint is damaged")
+
+  save_checkpoints(workdir, run, [7])
+  monkeypatch.setattr(checkpoints, "restore_params", damaged)
+  monkeypatch.setattr(builder, "DELETION_SECONDS", 0.01)
+  with pytest.raises(ValueError, match="is damaged"):
+    build_index(workdir)
 
 
 def test_a_watching_builder_cannot_serve_another_corpus(workdir, other_corpus):

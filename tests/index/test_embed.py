@@ -33,7 +33,7 @@ def run(run):
 @pytest.fixture
 def few_tokens(monkeypatch):
   # Several batches, of several lengths, the last one padded.
-  monkeypatch.setattr(embed, "_TOKENS_PER_DEVICE", 160)
+  monkeypatch.setattr(embed, "_TOKENS_PER_CPU", 160)
 
 
 def test_every_row_is_its_own_passage_however_it_is_padded(

@@ -60,6 +60,17 @@ def test_pruning_keeps_the_newest_and_the_needed(
   assert store.list_versions(tmp_path) == [names[0], other, *names[2:]]
 
 
+def test_drafts_that_were_overtaken_are_cleared_away(
+  tmp_path, corpus, other_corpus
+):
+  for step, of in ((10, corpus), (30, corpus), (10, other_corpus)):
+    draft(tmp_path, step, of)
+  publish(tmp_path, 20, corpus)
+  doomed = publishing.prune(tmp_path, corpus, keep=2, needed=[])
+  assert doomed == [store.version_name(10, corpus.fingerprint)]
+  assert len(list((tmp_path / "index").iterdir())) == 3
+
+
 def test_a_reader_outlives_the_pruning_of_its_version(tmp_path, run, corpus):
   version = publish(tmp_path, 0, corpus)
   opened = store.open_version(tmp_path, version, run, corpus)
