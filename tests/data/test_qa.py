@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of realm_jax/data/qa.py."""
+
+import json
+
+import pytest
+
+from realm_jax.config import RunConfig
+from realm_jax.data import qa
+from realm_jax.data.records import Question
+
+
+def _write(tmp_path, *rows):
+  path = tmp_path / "qa.jsonl"
+  path.write_text("\n".join(json.dumps(row) for row in rows))
+  return str(path)
+
+
+def _questions(tmp_path, count=5):
+  return qa.Questions(
+    _write(
+      tmp_path,
+      *(
+        {"question": f"In {1900 + i}?", "answers": ["a"]} for i in range(count)
+      ),
+    )
+  )
+
+
+def test_questions_are_read_as_written(tmp_path):
+  row = {"question": "Who?", "answers": ["A", "B"], "passage_uid": "u"}
+  questions = qa.Questions(_write(tmp_path, row))
+  assert questions[0] == Question(
+    text="Who?", answers=("A", "B"), passage_uid="u"
+  )
+  assert len(questions) == 1
+
+
+@pytest.mark.parametrize(
+  ("row", "message"),
+  [
+    ({"answers": ["a"]}, "'question' must be a non-empty string"),
+    ({"question": "Who?"}, "'answers' must be a list"),
+    ({"question": "Who?", "answers": []}, "'answers' must be a list"),
+    ({"question": "Who?", "answers": "a"}, "'answers' must be a list"),
+    ({"question": "Who?", "answers": ["a", " "]}, "'answers' must be a list"),
+    ({"question": "W?", "answers": ["a"], "passage_uid": 3}, "'passage_uid'"),
+  ],
+)
+def test_a_bad_line_fails_at_once(tmp_path, row, message):
+  path = _write(tmp_path, {"question": "Who?", "answers": ["a"]}, row)
+  with pytest.raises(ValueError, match=rf"qa\.jsonl:2: {message}"):
+    qa.Questions(path)
+
+
+def test_rows_are_the_questions_in_order(tmp_path, tiny_tokenizer):
+  questions = _questions(tmp_path)
+  rows = qa.question_rows(RunConfig(), tiny_tokenizer, questions, train=False)
+  assert [int(row["index"]) for row in rows] == list(range(5))
+  for row in rows:
+    ids = row["query"]["ids"][row["query"]["mask"]]
+    expected = tiny_tokenizer.encode(questions[int(row["index"])].text).ids
+    assert ids[1:-1].tolist() == expected.tolist()
+    assert len(row["query"]["ids"]) == RunConfig().lengths.query
+
+
+def test_training_shuffles_without_end(tmp_path, tiny_tokenizer):
+  rows = qa.question_rows(
+    RunConfig(), tiny_tokenizer, _questions(tmp_path, 9), train=True
+  )
+  epochs = [[int(rows[9 * e + i]["index"]) for i in range(9)] for e in range(3)]
+  assert all(sorted(epoch) == list(range(9)) for epoch in epochs)
+  assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
