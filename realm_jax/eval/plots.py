@@ -106,7 +106,8 @@ def draw(panel: Panel, metrics: Mapping[str, Series]) -> bytes | None:
   for color, (label, series) in zip(_COLORS, present.items(), strict=False):
     _line(axes, series, panel, label, color)
   if panel.swaps and _SWAPS in metrics:
-    for step in metrics[_SWAPS].values:
+    # Step 0 is where the run began, with its first index.
+    for step in metrics[_SWAPS].values[metrics[_SWAPS].values > 0]:
       axes.axvline(step, color=_GREY, lw=0.8, ls=(0, (3, 3)))
   if panel.from_zero:
     axes.set_ylim(bottom=0.0)

@@ -65,6 +65,14 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AnsweredQuestion:
+  """A question and its answers, likeliest first."""
+
+  question: str
+  answers: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class QuestionPrediction:
   """A question, its references and what the model answers."""
 

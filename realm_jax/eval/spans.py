@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """From scored spans to distinct answers (ORQA section 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from realm_jax import shapes
+from realm_jax.config import RunConfig
 from realm_jax.eval import scores
 from realm_jax.eval.predictions import Answer, Evidence
+from realm_jax.models.reader import SpanReader
+from realm_jax.shapes import Params, TokenRows
+
+_MENTIONS = 64  # Best spans of a question, from which answers are gathered.
 
 
 class BestSpans(NamedTuple):
   """The n best spans of all passages that were read for a question."""
 
-  scores: Array  # f32[B, n], descending: the reader's plus the passage's.
-  places: Array  # i32[B, n], of the span in a flattened [R, T, W].
-  log_totals: Array  # f32[B]: log of the sum over all spans' exp(score).
+  scores: (
+    shapes.Array
+  )  # f32[B, n], descending: the reader's plus the passage's.
+  places: shapes.Array  # i32[B, n], of the span in a flattened [R, T, W].
+  log_totals: shapes.Array  # f32[B]: log of the sum over all spans' exp(score).
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,31 @@ def best_spans(
   flat = total.reshape(total.shape[0], -1)
   best, places = jax.lax.top_k(flat, count)
   return BestSpans(best, places, jax.nn.logsumexp(flat, axis=-1))
+
+
+def make_reader(run: RunConfig, num_read: int) -> Callable[..., BestSpans]:
+  """Returns the jitted reader of R = `num_read` passages a question.
+
+  It takes the reader's parameters, joint rows [B*R, T], their block mask
+  [B*R, T] and the passages' retrieval scores f32[B, R].
+  """
+  reader: Any = SpanReader(
+    run.encoder,
+    max_span=run.openqa.max_span,
+    span_width=run.openqa.span_width,
+  )
+
+  @jax.jit
+  def read(
+    params: Params, rows: TokenRows, block_mask: Array, scores: Array
+  ) -> BestSpans:
+    spans = reader.apply(
+      {"params": params}, **rows, block_mask=block_mask, deterministic=True
+    )
+    spans = spans.reshape(-1, num_read, *spans.shape[1:])  # [B, R, T, W]
+    return best_spans(spans, scores, min(_MENTIONS, spans[0].size))
+
+  return read
 
 
 def locate_spans(

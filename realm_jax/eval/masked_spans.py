@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out masked spans, filled in with and without looking things up.
+
+Open book is the marginal over the candidates of the index, which is searched
+as in pre-training, with the query tower that it was built with; p(z|x) and
+p(y|z,x) are the checkpoint's own. Closed book is the null document alone. A
+run without a retriever (mlm) has only that, and one without an encoder (ict)
+only its recall.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Int32
+import numpy as np
+from rich.progress import track
+
+from realm_jax import checkpoints
+from realm_jax.config import RunConfig
+from realm_jax.data import collate
+from realm_jax.data.candidates import (
+  Candidates,
+  RealmCollator,
+  choose_candidates,
+)
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.masking import Masked, mask_pieces, pieces_of
+from realm_jax.data.pretrain import MaskedTexts
+from realm_jax.data.tokenize import Tokenizer, load_tokenizer
+from realm_jax.eval.batching import fixed_batches
+from realm_jax.eval.fill import Filled, make_filler, make_scorer
+from realm_jax.eval.predictions import Candidate, SpanPrediction
+from realm_jax.eval.retrieval import RECALL_AT, recall_figures
+from realm_jax.eval.retriever import Retriever, query_rows
+from realm_jax.shapes import Batch, RaggedRows
+from realm_jax.train import workdir as workdirs
+
+_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedSpan:
+  """A text with its first span masked."""
+
+  before: str
+  answer: str
+  after: str
+  masked: Masked  # Positions are places among the text's pieces.
+  target: Int32[np.ndarray, "_"]  # All pieces of the span, also beyond M.
+  source_row: int  # The passage to leave out, NULL_ROW for none.
+  passage_uid: str  # The passage to find, "" if unknown.
+  gold_row: int | None  # The same in the corpus.
+
+
+def read_spans(
+  texts: MaskedTexts,
+  run: RunConfig,
+  tokenizer: Tokenizer,
+  corpus: PassageCorpus,
+  limit: int = 0,
+) -> list[MaskedSpan]:
+  """Masks the first span of each of the first `limit` texts (0: of all).
+
+  Texts without a span inside the query's length are left out.
+
+  Raises:
+    ValueError: a malformed line, or a passage_uid that is not in the corpus.
+  """
+  found = []
+  for index in range(min(limit or len(texts), len(texts))):
+    text = texts[index]
+    encoding = tokenizer.encode(text.text)[: run.lengths.query - 2]
+    if not text.spans or not len(pieces_of(encoding, text.spans[0])):
+      continue
+    chosen, (start, end) = pieces_of(encoding, text.spans[0]), text.spans[0]
+    gold_row = corpus.row_of(text.passage_uid) if text.passage_uid else None
+    if text.passage_uid and gold_row is None:
+      raise ValueError(
+        f"{texts.where(index)}: 'passage_uid' {text.passage_uid!r} is not in "
+        f"the corpus {corpus.directory}."
+      )
+    source_row = None
+    if text.source_uid and run.retrieval.exclude_own:
+      source_row = corpus.row_of(text.source_uid)
+    found.append(
+      MaskedSpan(
+        before=text.text[:start],
+        answer=text.text[start:end],
+        after=text.text[end:],
+        masked=mask_pieces(
+          encoding.ids, chosen, tokenizer.mask_id, run.lengths.masks
+        ),
+        target=encoding.ids[chosen],
+        source_row=collate.NULL_ROW if source_row is None else source_row,
+        passage_uid=text.passage_uid,
+        gold_row=gold_row,
+      )
+    )
+  return found
+
+
+def evaluate_spans(
+  workdir: str, data: str, *, corpus: str, step: int, limit: int
+) -> tuple[dict[str, Any], list[SpanPrediction]]:
+  """Returns figures and, but for ict, what was filled in.
+
+  The arguments are those of `evaluate`.
+  """
+  run = workdirs.load(workdir)
+  step = step or checkpoints.newest_step(workdir)
+  tokenizer = load_tokenizer(run.data.tokenizer)
+  passages = PassageCorpus.open(corpus or run.data.corpus)
+  texts = MaskedTexts(data)
+  spans = read_spans(texts, run, tokenizer, passages, limit)
+  if not spans:
+    raise ValueError(
+      f"{data} has no span within the query's {run.lengths.query} tokens. "
+      "Give 'spans', or raise lengths.query."
+    )
+  figures: dict[str, Any] = {
+    "step": step,
+    "corpus": str(passages.directory),
+    "num_examples": len(spans),
+    "num_skipped": min(limit or len(texts), len(texts)) - len(spans),
+  }
+  neighbors = None
+  if run.stage != "mlm":
+    retriever = Retriever(workdir, run, passages, tokenizer)
+    neighbors = _find_passages(retriever, spans, len(passages))
+    figures["index_version"] = retriever.version.version
+    figures |= recall_figures(
+      neighbors,
+      passages,
+      [[span.answer] for span in spans],
+      [span.gold_row for span in spans],
+    )
+  if run.stage == "ict":
+    return figures, []
+  filler = _Filler(workdir, step, run, passages, tokenizer, spans)
+  found = filler.fill_all(spans, neighbors)
+  return figures | _span_figures(found), found
+
+
+def _find_passages(
+  retriever: Retriever, spans: Sequence[MaskedSpan], num_passages: int
+) -> np.ndarray:
+  """Returns rows i32[n, depth], best first, own ones left out; -1 for none."""
+  depth = min(max(RECALL_AT), num_passages)
+  # One more than is needed: the own passage may be among them.
+  ids = retriever.search([span.masked.ids for span in spans], depth + 1).ids
+  own = np.array([span.source_row for span in spans])
+  found = choose_candidates(ids, own, depth + 1)
+  return np.where(found.mask, found.rows, collate.NULL_ROW)
+
+
+def _span_figures(found: Sequence[SpanPrediction]) -> dict[str, float]:
+  def mean(values: list[Any]) -> float:
+    return float(np.mean(values))
+
+  closed = mean([prediction.closed_book_right for prediction in found])
+  if not found[0].candidates:
+    return {"closed_book_exact_match": closed}
+  return {
+    "open_book_exact_match": mean([prediction.right for prediction in found]),
+    "closed_book_exact_match": closed,
+    "retrieval_utility": mean([p.retrieval_utility for p in found]),
+  }
+
+
+class _Filler:
+  """A checkpoint's encoder, and its retriever if it has one."""
+
+  def __init__(
+    self,
+    workdir: str,
+    step: int,
+    run: RunConfig,
+    corpus: PassageCorpus,
+    tokenizer: Tokenizer,
+    spans: Sequence[MaskedSpan],
+  ) -> None:
+    corpus.check_tokenizer(tokenizer)
+    self._run = dataclasses.replace(run, batch_size=_BATCH)
+    self._corpus, self._tokenizer = corpus, tokenizer
+
+    def restored(part: str) -> Any:
+      return jax.device_put(checkpoints.restore_params(workdir, step, part))
+
+    self._encoder, self._fill = restored("encoder"), make_filler(run)
+    self._longest = max(len(span.masked.ids) for span in spans) + 2
+    if run.stage == "realm":
+      self._retriever, self._score = restored("retriever"), make_scorer(run)
+      lengths = np.array([len(span.masked.ids) + 2 for span in spans])
+      self._collate = RealmCollator(
+        self._run, corpus, tokenizer, lengths, num_devices=1
+      )
+
+  def fill_all(
+    self, spans: Sequence[MaskedSpan], neighbors: np.ndarray | None
+  ) -> list[SpanPrediction]:
+    """Fills spans in beside the first K - 1 of their neighbours i32[n, _]."""
+    found: list[SpanPrediction] = []
+    batches = list(fixed_batches(range(len(spans)), _BATCH))
+    for members, count in track(batches, "Filling in masked spans"):
+      batch_spans = [spans[i] for i in members]
+      rows = None if neighbors is None else neighbors[members]
+      filled = self._fill_batch(batch_spans, rows)
+      for i in range(count):
+        mine = Filled(*(field[i] for field in filled))
+        found.append(
+          self._prediction(
+            batch_spans[i], mine, None if rows is None else rows[i]
+          )
+        )
+    return found
+
+  def _fill_batch(
+    self, spans: Sequence[MaskedSpan], neighbors: np.ndarray | None
+  ) -> Filled:
+    batch = self._examples(spans)
+    if neighbors is None:
+      batch["joints"] = self._null_joints(batch)
+      retrieval_log_probs = jnp.zeros((len(spans), 1))
+    else:
+      num_others = self._run.retrieval.num_candidates - 1
+      rows = neighbors[:, :num_others]
+      missing = ((0, 0), (0, num_others - rows.shape[1]))
+      mask = np.pad(rows >= 0, missing)
+      batch = self._collate(
+        batch, Candidates(np.pad(np.maximum(rows, 0), missing), mask)
+      )
+      retrieval_log_probs = self._score(self._retriever, batch)
+    return jax.device_get(self._fill(self._encoder, retrieval_log_probs, batch))
+
+  def _examples(self, spans: Sequence[MaskedSpan]) -> Batch:
+    masked = [span.masked for span in spans]
+    target_mask = np.stack([m.target_mask for m in masked])
+    positions = np.stack([m.positions for m in masked])
+    return {
+      "query": query_rows(
+        [m.ids for m in masked], self._tokenizer, self._run.lengths.query
+      ),
+      # One further on: [CLS] comes first.
+      "positions": positions + target_mask.astype(np.int32),
+      "targets": np.stack([m.targets for m in masked]),
+      "target_mask": target_mask,
+    }
+
+  def _null_joints(self, examples: Batch) -> RaggedRows:
+    queries = examples["query"]
+    num_queries = len(queries["ids"])
+    joint = collate.joint_rows(
+      queries,
+      self._corpus,
+      self._tokenizer,
+      np.full(num_queries, collate.NULL_ROW),
+      self._longest + 1,  # The null document is one [SEP].
+      with_title=False,
+    )
+    order = np.arange(num_queries, dtype=np.int32)
+    return RaggedRows(groups=(joint.rows,), order=order)
+
+  def _prediction(
+    self, span: MaskedSpan, filled: Filled, neighbors: np.ndarray | None
+  ) -> SpanPrediction:
+    """Reads one span's row of a batch's `Filled`."""
+    predicted = filled.spans[filled.best]
+    utility = None
+    if neighbors is not None:
+      utility = float(filled.marginal - filled.answer_log_probs[0])
+    return SpanPrediction(
+      before=span.before,
+      answer=span.answer,
+      after=span.after,
+      prediction=self._decode(span, predicted),
+      right=_is_right(span, predicted),
+      closed_book_prediction=self._decode(span, filled.spans[0]),
+      closed_book_right=_is_right(span, filled.spans[0]),
+      retrieval_utility=utility,
+      passage_uid=span.passage_uid,
+      candidates=(
+        () if neighbors is None else self._candidates(span, filled, neighbors)
+      ),
+    )
+
+  def _candidates(
+    self, span: MaskedSpan, filled: Filled, neighbors: np.ndarray
+  ) -> tuple[Candidate, ...]:
+    num_others = self._run.retrieval.num_candidates - 1
+    rows = [row for row in neighbors[:num_others].tolist() if row >= 0]
+    shown = [("", "", "")]  # The null document.
+    shown += [(p.uid, p.title, p.text) for p in self._corpus.passages(rows)]
+    return tuple(
+      Candidate(
+        uid=uid,
+        title=title,
+        text=text,
+        is_null=slot == 0,
+        retrieval_prob=float(np.exp(filled.retrieval_log_probs[slot])),
+        answer_prob=float(np.exp(filled.answer_log_probs[slot])),
+        prediction=self._decode(span, filled.spans[slot]),
+      )
+      for slot, (uid, title, text) in enumerate(shown)
+    )
+
+  def _decode(self, span: MaskedSpan, pieces: np.ndarray) -> str:
+    return self._tokenizer.decode(pieces[: len(span.target)])
+
+
+def _is_right(span: MaskedSpan, pieces: np.ndarray) -> bool:
+  # A span longer than M is not predicted to its end, so it is never right.
+  return np.array_equal(pieces[: len(span.target)], span.target)
