@@ -1,6 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every test runs on 8 simulated CPU devices, with strict shapes."""
 
+import os
+
+# Compiling is most of a test's time: spare LLVM's optimiser. Subprocesses
+# inherit it.
+os.environ["XLA_FLAGS"] = (
+  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+  + os.environ.get("XLA_FLAGS", "")
+)
+
 import jax
 import pytest
 

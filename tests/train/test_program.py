@@ -128,7 +128,7 @@ def test_results_do_not_depend_on_the_number_of_devices(stage, monkeypatch):
   monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 1)
   run = tiny_run(stage)
   single, losses = train(run, mesh_of(1, 1))
-  for shape in ((8, 1), (2, 4)):
+  for shape in ((8, 1), (2, 4)) if stage == "realm" else ((2, 4),):
     params, other_losses = train(run, mesh_of(*shape))
     np.testing.assert_allclose(other_losses, losses, rtol=1e-4)
     # One update is at most about three learning rates; rounding of a tiny
