@@ -138,7 +138,8 @@ def evaluate_spans(
       [span.gold_row for span in spans],
     )
   if run.stage == "ict":
-    return figures, []
+    # Nothing of the checkpoint itself was used.
+    return figures | {"step": retriever.version.step}, []
   filler = _Filler(workdir, step, run, passages, tokenizer, spans)
   found = filler.fill_all(spans, neighbors)
   return figures | _span_figures(found), found

@@ -141,12 +141,16 @@ def _random_params(run, rng):
 
 
 @pytest.fixture(scope="session")
-def workdirs(tmp_path_factory, run):
+def workdirs(tmp_path_factory, data_dir, run):
   """Stage -> the directory of an untrained run with one checkpoint."""
   root = tmp_path_factory.mktemp("runs")
   made = {}
   for seed, stage in enumerate(("ict", "mlm", "realm", "openqa")):
-    staged = dataclasses.replace(run, stage=stage)
+    held_out = "questions" if stage == "openqa" else "texts"
+    data = dataclasses.replace(
+      run.data, validation=str(data_dir / f"{held_out}.jsonl")
+    )
+    staged = dataclasses.replace(run, stage=stage, data=data)
     params = _random_params(staged, np.random.default_rng(seed))
     made[stage] = str(root / stage)
     (root / stage).mkdir()

@@ -216,3 +216,36 @@ def test_an_evaluation_of_an_older_checkpoint_is_not_shown(tmp_path):
 def test_a_directory_that_is_no_workdir_is_refused(tmp_path):
   with pytest.raises(FileNotFoundError, match="not a run's workdir"):
     report.write_report(str(tmp_path))
+
+
+def test_without_an_evaluation_the_validation_data_give_the_examples(workdirs):
+  path = report.write_report(workdirs["openqa"])
+
+  page = path.read_text()
+  assert "10 of 10, evenly spaced" in page and "recall@5 of the" in page
+  assert (path.parent / "examples" / "figures.json").exists()
+  assert "Index versions there" in page
+
+
+def test_the_figures_say_how_the_run_went(tmp_path):
+  root = _workdir(tmp_path)
+  lines = [
+    {
+      "step": step,
+      "retrieval_utility": step / 10,
+      "probe/recall_at_5": step / 100,
+      "retrieval/wait_seconds": 0.01,
+      "step_seconds": 0.5,
+      "index/staleness_steps": step,
+      "swap/first_step": step - 20,
+    }
+    for step in (20, 40, 60)
+  ]
+  _log(root, lines)
+
+  page = report.write_report(str(root)).read_text()
+
+  assert "<b>2.0 → 6.0</b>" in page and "<b>0.20 → 0.60</b>" in page
+  assert "<b>2.0%</b>" in page  # 0.01 s of 0.5 s.
+  assert "mean 40, at most 60" in page
+  assert "<dt>Index swaps</dt><dd>2</dd>" in page

@@ -36,3 +36,25 @@ def test_an_answer_counts_as_whole_words_only():
 
 def test_an_answer_that_normalises_to_nothing_is_in_no_passage():
   assert not retrieval.has_answer("the end", ["the", "!"])
+
+
+def test_answers_are_looked_for_in_the_text_of_each_passage(corpus):
+  chad, borders = (
+    corpus.row_of(uid) for uid in ("Chad/capital", "Peru/borders")
+  )
+  found = np.array([[chad, borders], [borders, -1]], np.int32)
+  hits = retrieval.answer_hits(found, corpus, [["ndjamena"], ["LIMA", "x"]])
+  assert hits.tolist() == [[True, False], [True, False]]
+
+
+def test_recall_by_passage_is_left_out_where_a_query_names_none(corpus):
+  rows = np.arange(10, dtype=np.int32)[None].repeat(2, axis=0)
+  answers = [["Rome"], ["nowhere"]]
+
+  figures = retrieval.recall_figures(rows, corpus, answers, [0, 7])
+  assert figures["passage_recall_at_1"] == 0.5
+  assert figures["passage_recall_at_5"] == 0.5
+  assert figures["answer_recall_at_5"] == 0.5
+
+  figures = retrieval.recall_figures(rows, corpus, answers, [0, None])
+  assert list(figures) == ["answer_recall_at_1", "answer_recall_at_5"]
