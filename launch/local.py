@@ -4,9 +4,9 @@
     python -m launch.local --config=experiments/….py --workdir=runs/realm
 
 takes the flags of `realm train`. Stages that search nothing (ict, mlm) get no
-builder. The trainer has the terminal; the builder
-writes to `<workdir>/builder.log`. Exits as the trainer does; when the builder
-fails, the trainer is asked to save and stop, and the exit code is 1.
+builder. The trainer has the terminal; the builder writes to
+`<workdir>/builder.log`. Exits as the trainer does; when the builder fails, the
+trainer is asked to save and stop, and the exit code is 1.
 """
 
 import pathlib
@@ -24,6 +24,7 @@ from realm_jax import config
 FLAGS = flags.FLAGS
 
 POLL_SECONDS = 0.2
+LOG_FILE = "builder.log"
 LOG_LINES = 20  # Of a failed builder, shown to the user.
 
 
@@ -40,12 +41,7 @@ def main(argv: list[str]) -> int:
   _forward_signals(trainer)
   if config.parse(FLAGS.config).stage in ("ict", "mlm"):
     return trainer.wait()  # Nothing is searched: no index.
-  log_path = workdir / "builder.log"
-  with log_path.open("a", encoding="utf-8") as log:
-    builder = _start(
-      "build-index", [f"--workdir={workdir}", "--watch"], log, log
-    )
-    return _supervise(trainer, builder, log_path)
+  return _supervise(trainer, workdir)
 
 
 def _start(
@@ -70,15 +66,20 @@ def _forward_signals(trainer: subprocess.Popen) -> None:
   signal.signal(signal.SIGINT, forward)
 
 
-def _supervise(
-  trainer: subprocess.Popen,
-  builder: subprocess.Popen,
-  log_path: pathlib.Path,
-) -> int:
+def _start_builder(workdir: pathlib.Path) -> subprocess.Popen:
+  with (workdir / LOG_FILE).open("a", encoding="utf-8") as log:
+    return _start("build-index", [f"--workdir={workdir}", "--watch"], log, log)
+
+
+def _supervise(trainer: subprocess.Popen, workdir: pathlib.Path) -> int:
+  builder = _start_builder(workdir)
   try:
     while trainer.poll() is None:
-      if builder.poll():
-        _report_builder(builder.returncode, log_path)
+      if builder.poll() == 0:
+        # It saw the end of an earlier run, which this one continues.
+        builder = _start_builder(workdir)
+      elif builder.poll():
+        _report_builder(builder.returncode, workdir)
         trainer.terminate()
         trainer.wait()
         return 1
@@ -90,7 +91,7 @@ def _supervise(
       )
       return trainer.returncode
     if builder.wait():
-      _report_builder(builder.returncode, log_path)
+      _report_builder(builder.returncode, workdir)
       return 1
     return 0
   finally:
@@ -100,7 +101,8 @@ def _supervise(
         process.wait()
 
 
-def _report_builder(code: int, log_path: pathlib.Path) -> None:
+def _report_builder(code: int, workdir: pathlib.Path) -> None:
+  log_path = workdir / LOG_FILE
   tail = log_path.read_text(encoding="utf-8").splitlines()[-LOG_LINES:]
   print(
     f"The index builder ended with exit code {code}. The end of {log_path}:",

@@ -252,6 +252,7 @@ class RunConfig:
     for name in ("num_steps", "batch_size", "log_every_steps"):
       value = getattr(self, name)
       _require(value > 0, f"{name} must be positive, got {value}.")
+    _check_lockstep(self)
     _require(
       self.lengths.passage <= self.embedder.bert.max_positions,
       f"lengths.passage ({self.lengths.passage}) exceeds "
@@ -262,6 +263,19 @@ class RunConfig:
       f"lengths.joint ({self.lengths.joint}) exceeds encoder.max_positions "
       f"({self.encoder.max_positions}).",
     )
+
+
+def _check_lockstep(run: RunConfig) -> None:
+  """Refuses a run that deletes checkpoints before they are indexed."""
+  refresh = run.refresh
+  between = min(run.checkpoint_every_steps, refresh.every_steps)
+  saved = refresh.lag_steps // between + 1  # Until the index is waited for.
+  _require(
+    refresh.policy != "lockstep" or saved <= run.keep_checkpoints,
+    f"keep_checkpoints ({run.keep_checkpoints}) is too small for lockstep: up "
+    f"to {saved} checkpoints are saved within refresh.lag_steps "
+    f"({refresh.lag_steps}), and the builder needs the first of them.",
+  )
 
 
 def to_config_dict(run: RunConfig) -> ml_collections.ConfigDict:

@@ -193,6 +193,10 @@ class IndexWatcher:
       self._ready = [r for r in self._ready if r.version.step >= step]
       while (ready := self._first_ready()) is None:
         self._check_not_refused(step)
+        if self._closing.is_set():
+          raise InterruptedError(
+            f"Stopped while waiting for the index of checkpoint {step}."
+          )
         if time.monotonic() >= deadline:
           raise TimeoutError(self._late(step))
         if not announced:

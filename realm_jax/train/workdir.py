@@ -25,7 +25,8 @@ def claim(
       the saved one; the new values are then saved.
 
   Raises:
-    ValueError: another key differs.
+    ValueError: another key differs; or a run starts anew where another's
+      index versions lie.
   """
   path = epath.Path(workdir)
   path.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,12 @@ def claim(
         f"{saved_path} belongs to a run with another config ({listed}). Use "
         "another --workdir, or name these keys in --may_differ."
       )
+  if (path / "index").exists() and not checkpoints.steps(path):
+    raise ValueError(
+      f"{path} holds an index but no checkpoint: what is left of another run. "
+      "Its versions would be taken for this run's. Remove the directory, or "
+      "use another --workdir."
+    )
   draft = path / f".{CONFIG_FILE}.{uuid.uuid4().hex}"
   draft.write_text(config.dumps(run))
   os.replace(draft, saved_path)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real trainers and builders as processes, killed and started again."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import psutil
+import pytest
+
+from realm_jax import checkpoints
+
+CONFIG = pathlib.Path(__file__).with_name("tiny_run.py")
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_tokenizer, tiny_corpus):
+  root = tmp_path_factory.mktemp("run")
+  tiny_tokenizer.save(root / "tokenizer")
+  shutil.copytree(tiny_corpus.directory, root / "corpus")
+  with (root / "questions.jsonl").open("w") as file:
+    for row in range(40):
+      passage = tiny_corpus.passage(row)
+      answer = passage.text.split()[5].strip(".")
+      question = f"What is the capital of {passage.title}?"
+      line = {"question": question, "answers": [answer]}
+      file.write(json.dumps(line) + "\n")
+  return root
+
+
+def start(module, *flags):
+  return subprocess.Popen(
+    [sys.executable, "-m", module, *flags],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+    # A process group of its own, so that all of it can be killed.
+    start_new_session=True,
+  )
+
+
+def launch(folder, workdir, stage="realm", **refresh):
+  return start(
+    "launch.local",
+    f"--config={CONFIG}:{stage},{folder}",
+    f"--workdir={workdir}",
+    *[f"--config.refresh.{key}={value}" for key, value in refresh.items()],
+  )
+
+
+def finish(process, code=0):
+  _, errors = process.communicate(timeout=300)
+  assert process.returncode == code, errors
+  return errors
+
+
+def wait_for_step(process, workdir, step):
+  metrics = workdir / "metrics.jsonl"
+  deadline = time.monotonic() + 200
+  while time.monotonic() < deadline:
+    assert process.poll() is None, process.stderr.read()
+    if metrics.exists() and f'{{"step": {step},' in metrics.read_text():
+      return
+    time.sleep(0.02)
+  raise AssertionError(f"step {step} was not reached")
+
+
+def final_params(workdir):
+  assert checkpoints.newest_step(workdir) == 24
+  return {
+    name: checkpoints.restore_params(workdir, 24, name)
+    for name in ("retriever", "encoder")
+  }
+
+
+def schedule(workdir):
+  return checkpoints.metadata(workdir, 24)["index_versions"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+  workdir = folder / "undisturbed"
+  finish(launch(folder, workdir))
+  return workdir
+
+
+def test_a_run_publishes_swaps_and_ends(undisturbed, tiny_corpus):
+  assert (undisturbed / checkpoints.TRAINING_DONE).exists()
+  steps = [0, 8, 16]
+  suffix = tiny_corpus.fingerprint[:8]
+  assert schedule(undisturbed) == [
+    [0 if s == 0 else s + 4, f"{s:08d}-{suffix}"] for s in steps
+  ]
+  # The builder published the last checkpoint's index before it ended.
+  published = sorted(p.name for p in (undisturbed / "index").iterdir())
+  assert f"{24:08d}-{suffix}" in published
+  lines = [
+    json.loads(line)
+    for line in (undisturbed / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert [x["step"] for x in lines if "loss" in x] == list(range(1, 25))
+  assert [x["swap/first_step"] for x in lines if "swap/first_step" in x] == [
+    0,
+    12,
+    20,
+  ]
+
+
+def test_a_killed_run_goes_on_to_bit_equal_parameters(folder, undisturbed):
+  workdir = folder / "killed"
+  process = launch(folder, workdir)
+  # Past the swap of step 12, and past the last checkpoint, of step 8.
+  wait_for_step(process, workdir, 14)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.communicate()
+  assert checkpoints.newest_step(workdir) == 8
+  finish(launch(folder, workdir))
+  assert schedule(workdir) == schedule(undisturbed)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    final_params(workdir),
+    final_params(undisturbed),
+  )
+
+
+def test_sigterm_saves_and_exits_with_75_and_the_rest_is_the_same(
+  folder, undisturbed
+):
+  workdir = folder / "stopped"
+  process = launch(folder, workdir)
+  wait_for_step(process, workdir, 10)
+  process.terminate()
+  assert "The same command goes on" in finish(process, code=75)
+  assert checkpoints.newest_step(workdir) >= 10
+  finish(launch(folder, workdir))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    final_params(workdir),
+    final_params(undisturbed),
+  )
+
+
+def test_a_resume_with_another_config_is_refused(folder, undisturbed):
+  process = start(
+    "realm_jax.cli",
+    "train",
+    f"--config={CONFIG}:realm,{folder}",
+    f"--workdir={undisturbed}",
+    "--config.batch_size=16",
+  )
+  assert "batch_size: 8 saved, 16 asked" in finish(process, code=1)
+
+
+def test_fine_tuning_starts_from_a_pre_trained_run(folder, undisturbed):
+  workdir = folder / "qa"
+  process = start(
+    "launch.local",
+    f"--config={CONFIG}:openqa,{folder}",
+    f"--workdir={workdir}",
+    f"--config.init.retriever={undisturbed}",
+    f"--config.init.encoder={undisturbed}@24",
+  )
+  finish(process)
+  trained = checkpoints.restore_params(undisturbed, 24, "retriever")["shared"]
+  frozen = checkpoints.restore_params(workdir, 24, "retriever")["document"]
+  jax.tree.map(np.testing.assert_array_equal, frozen, trained)
+
+
+def test_an_index_that_fails_its_checks_ends_the_run_with_the_reason(folder):
+  process = launch(folder, folder / "refused", "realm", min_recall_at_10=1.1)
+  errors = finish(process, code=1)
+  assert "below refresh.min_recall_at_10=1.1" in errors
+
+
+def test_a_killed_builder_stops_the_trainer_which_saves(folder):
+  workdir = folder / "alone"
+  process = launch(folder, workdir, "realm")
+  wait_for_step(process, workdir, 2)
+  [builder] = [
+    child
+    for child in psutil.Process(process.pid).children()
+    if "build-index" in child.cmdline()
+  ]
+  builder.kill()
+  errors = finish(process, code=1)
+  assert "index builder ended with exit code -9" in errors
+  assert checkpoints.newest_step(workdir) >= 2
