@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import json
 import pathlib
 import shutil
+import signal
 import sys
 import time
 from typing import Any
@@ -226,6 +227,8 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--directory", type=pathlib.Path, default="demo")
   parser.add_argument("--seed", type=int, default=0)
   args = parser.parse_args(argv)
+  # As Ctrl-C does: the stage that runs is stopped, and its time is kept.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     found = Demo(args.directory, args.seed).run(STAGES)
   except (ValueError, OSError) as error:
