@@ -63,20 +63,17 @@ def evaluate(
   figures, found = evaluate_stage(
     workdir, data, corpus=corpus, step=step, limit=limit
   )
-  facts = {"stage": stage, "data": data, "num_examples": len(found)}
-  figures = facts | figures
+  figures = {"stage": stage, "data": data, **figures}
   write_evaluation(epath.Path(output), figures, found)
+  count, step = figures["num_examples"], figures["step"]
+  print(f"{count:,} examples of {data}, checkpoint {step:,}")
   rich.print(_table(figures))
   print(f"Predictions: {os.path.join(output, 'predictions.jsonl')}")
   return figures
 
 
 def _table(figures: dict[str, Any]) -> rich.table.Table:
-  table = rich.table.Table(
-    title=f"{figures['data']}, {figures['num_examples']:,} examples, "
-    f"checkpoint {figures['step']:,}",
-    title_justify="left",
-  )
+  table = rich.table.Table()
   table.add_column("figure")
   table.add_column("value", justify="right")
   for name, value in figures.items():

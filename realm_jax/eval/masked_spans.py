@@ -21,11 +21,7 @@ from rich.progress import track
 from realm_jax import checkpoints
 from realm_jax.config import RunConfig
 from realm_jax.data import collate
-from realm_jax.data.candidates import (
-  Candidates,
-  RealmCollator,
-  choose_candidates,
-)
+from realm_jax.data.candidates import Candidates, RealmCollator
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.masking import Masked, mask_pieces, pieces_of
 from realm_jax.data.pretrain import MaskedTexts
@@ -120,18 +116,18 @@ def evaluate_spans(
       f"{data} has no span within the query's {run.lengths.query} tokens. "
       "Give 'spans', or raise lengths.query."
     )
-  figures: dict[str, Any] = {
+  facts: dict[str, Any] = {
     "step": step,
     "corpus": str(passages.directory),
     "num_examples": len(spans),
     "num_skipped": min(limit or len(texts), len(texts)) - len(spans),
   }
-  neighbors = None
+  neighbors, recall = None, {}
   if run.stage != "mlm":
     retriever = Retriever(workdir, run, passages, tokenizer)
     neighbors = _find_passages(retriever, spans, len(passages))
-    figures["index_version"] = retriever.version.version
-    figures |= recall_figures(
+    facts["index_version"] = retriever.version.version
+    recall = recall_figures(
       neighbors,
       passages,
       [[span.answer] for span in spans],
@@ -139,22 +135,24 @@ def evaluate_spans(
     )
   if run.stage == "ict":
     # Nothing of the checkpoint itself was used.
-    return figures | {"step": retriever.version.step}, []
+    return {**facts, "step": retriever.version.step, **recall}, []
   filler = _Filler(workdir, step, run, passages, tokenizer, spans)
   found = filler.fill_all(spans, neighbors)
-  return figures | _span_figures(found), found
+  return {**facts, **_span_figures(found), **recall}, found
 
 
 def _find_passages(
   retriever: Retriever, spans: Sequence[MaskedSpan], num_passages: int
-) -> np.ndarray:
-  """Returns rows i32[n, depth], best first, own ones left out; -1 for none."""
+) -> Int32[np.ndarray, "n depth"]:
+  """Returns rows, best first, own ones left out; NULL_ROW for none."""
   depth = min(max(RECALL_AT), num_passages)
   # One more than is needed: the own passage may be among them.
   ids = retriever.search([span.masked.ids for span in spans], depth + 1).ids
   own = np.array([span.source_row for span in spans])
-  found = choose_candidates(ids, own, depth + 1)
-  return np.where(found.mask, found.rows, collate.NULL_ROW)
+  dropped = ids == own[:, None]
+  order = np.argsort(dropped, axis=1, kind="stable")[:, :depth]
+  kept = np.where(dropped, collate.NULL_ROW, ids)
+  return np.take_along_axis(kept, order, axis=1)
 
 
 def _span_figures(found: Sequence[SpanPrediction]) -> dict[str, float]:

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 import dataclasses
 import io
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,8 +31,9 @@ class Panel:
   unit: str  # The y axis' label.
   metrics: Mapping[str, str]  # Metric -> its label in the legend.
   scale: float = 1.0
-  smooth: bool = True
+  style: Literal["smooth", "points", "line"] = "smooth"
   from_zero: bool = False
+  top: float | None = None  # Of the y axis; None to fit.
   swaps: bool = False  # Mark where another index took over.
 
 
@@ -58,15 +60,16 @@ PANELS = (
       "probe/recall_at_5": "recall@5",
       "probe/recall_at_20": "recall@20",
     },
-    smooth=False,
+    style="points",
     from_zero=True,
+    top=1.02,
   ),
   Panel(
     name="staleness",
     title="Age of the index in use",
     unit="steps since its checkpoint",
     metrics={_AGE: "index age"},
-    smooth=False,
+    style="line",
     from_zero=True,
     swaps=True,
   ),
@@ -101,7 +104,7 @@ def draw(panel: Panel, metrics: Mapping[str, Series]) -> bytes | None:
     return None
   figure = Figure(figsize=(6.0, 2.9))
   # Fixed margins: plots under one another share their axes' edges.
-  figure.subplots_adjust(left=0.105, right=0.985, top=0.89, bottom=0.17)
+  figure.subplots_adjust(left=0.105, right=0.97, top=0.89, bottom=0.17)
   axes = figure.add_subplot()
   for color, (label, series) in zip(_COLORS, present.items(), strict=False):
     _line(axes, series, panel, label, color)
@@ -109,11 +112,11 @@ def draw(panel: Panel, metrics: Mapping[str, Series]) -> bytes | None:
     # Step 0 is where the run began, with its first index.
     for step in metrics[_SWAPS].values[metrics[_SWAPS].values > 0]:
       axes.axvline(step, color=_GREY, lw=0.8, ls=(0, (3, 3)))
-  if panel.from_zero:
-    axes.set_ylim(bottom=0.0)
+  axes.set_xlim(0, max(series.steps[-1] for series in metrics.values()))
+  axes.set_ylim(bottom=0.0 if panel.from_zero else None, top=panel.top)
   _finish(axes, panel)
   if len(present) > 1:
-    axes.legend(loc="lower right", frameon=False, fontsize=8.5)
+    axes.legend(loc="best", frameon=False, fontsize=8.5)
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=180)
   return buffer.getvalue()
@@ -152,10 +155,16 @@ def _line(
   axes: Axes, series: Series, panel: Panel, label: str, color: str
 ) -> None:
   values = series.values * panel.scale
-  if not panel.smooth or len(values) < _SMOOTH_FROM:
-    marker = "" if panel.swaps else "o"
+  if panel.style != "smooth" or len(values) < _SMOOTH_FROM:
+    marker = "" if panel.style == "line" else "o"
     axes.plot(
-      series.steps, values, color=color, marker=marker, ms=3.5, label=label
+      series.steps,
+      values,
+      color=color,
+      marker=marker,
+      ms=3.5,
+      label=label,
+      clip_on=False,  # Points on the edge are drawn whole.
     )
     return
   axes.plot(series.steps, values, color=color, alpha=0.25, lw=0.9)

@@ -12,6 +12,7 @@ import numpy as np
 
 from realm_jax import checkpoints
 from realm_jax.config import RunConfig
+from realm_jax.data.corpus import PassageCorpus
 from realm_jax.eval import plots, predictions, report_examples
 from realm_jax.eval.evaluate import EVALUATION_FOLDER, evaluate
 from realm_jax.eval.metrics_file import Series, read_metrics, read_objects
@@ -31,7 +32,7 @@ _SWAP_COLUMNS = {
   "swap/first_step": ("taken over at step", "{:,.0f}"),
   "swap/checkpoint_step": ("built from step", "{:,.0f}"),
   "swap/stale_steps": ("steps stale", "{:,.0f}"),
-  "swap/stale_seconds": ("seconds stale", "{:,.0f}"),
+  "swap/stale_seconds": ("seconds since published", "{:,.0f}"),
   "swap/stall_seconds": ("step held up, ms", "{:,.1f}"),
   "swap/overlap_at_k": ("candidates kept", "{:.0%}"),
   "probe/recall_at_1": ("recall@1", "{:.3f}"),
@@ -125,7 +126,7 @@ def _facts(
     "Steps": f"{last:,} of {run.num_steps:,}"
     + ("" if (root / checkpoints.TRAINING_DONE).exists() else ", not finished"),
     "Batch": f"{run.batch_size} queries",
-    "Corpus": run.data.corpus or "none",
+    "Corpus": _describe_corpus(run.data.corpus),
     "Encoder": f"{run.encoder.num_layers} layers, width "
     f"{run.encoder.hidden_size}",
     "Checkpoints kept": ", ".join(f"{s:,}" for s in checkpoints.steps(root)),
@@ -143,11 +144,18 @@ def _facts(
     swaps = np.count_nonzero(metrics["swap/first_step"].values)
     facts["Index swaps"] = str(swaps)
   if "index/staleness_steps" in metrics:
-    age = metrics["index/staleness_steps"].values
-    facts["Index age in steps"] = (
-      f"mean {np.nanmean(age):,.0f}, at most {np.nanmax(age):,.0f}"
-    )
+    # What was logged are means over some steps, which hide the oldest.
+    mean = np.nanmean(metrics["index/staleness_steps"].values)
+    oldest = plots.index_age(metrics)["index/staleness_steps"].values.max()
+    facts["Index age in steps"] = f"mean {mean:,.0f}, at most {oldest:,.0f}"
   return [{"label": k, "value": v or "none"} for k, v in facts.items()]
+
+
+def _describe_corpus(directory: str) -> str:
+  if not directory or not epath.Path(directory).exists():
+    return directory
+  corpus = PassageCorpus.open(directory)
+  return f"{directory}: {len(corpus):,} passages, {corpus.fingerprint[:8]}"
 
 
 def _figures(

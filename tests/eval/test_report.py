@@ -167,7 +167,7 @@ def test_swaps_are_listed_with_what_was_logged_of_them(tmp_path):
 
   assert "step held up, ms" in page and '<td class="n">12.5</td>' in page
   assert '<td class="n">0.875</td>' in page
-  assert "seconds stale" not in page
+  assert "seconds since" not in page
 
 
 def test_masked_examples_show_candidates_and_nothing_is_html(tmp_path):
@@ -224,7 +224,7 @@ def test_without_an_evaluation_the_validation_data_give_the_examples(workdirs):
   page = path.read_text()
   assert "10 of 10, evenly spaced" in page and "recall@5 of the" in page
   assert (path.parent / "examples" / "figures.json").exists()
-  assert "Index versions there" in page
+  assert "Index versions there" in page and "corpus: 20 passages" in page
 
 
 def test_the_figures_say_how_the_run_went(tmp_path):
