@@ -15,6 +15,12 @@ def documents():
 
 
 @pytest.fixture(scope="session")
+def few_documents(documents):
+  fields = {"capital", "coastline", "elevation", "population"}
+  return [one for one in documents if one.uid.rpartition("/")[2] in fields]
+
+
+@pytest.fixture(scope="session")
 def facts(documents):
   return extract_facts(documents)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.factbook_demo import run, settings, summary
+from experiments.factbook_demo import examples, run, settings, summary
 from realm_jax import config
 
 STAGES = ("ict", "reading", "realm", "closed_book", "openqa")
@@ -91,10 +91,12 @@ def test_another_seed_in_the_same_directory_is_refused(tmp_path):
     run.Demo(tmp_path, seed=1)
 
 
-def test_prepare_writes_what_the_stages_read(tmp_path):
-  demo = run.Demo(tmp_path, seed=0)
+def test_prepare_writes_what_the_stages_read(
+  tmp_path, few_documents, monkeypatch
+):
+  monkeypatch.setattr(examples, "demo_documents", lambda: few_documents)
 
-  run.prepare(demo)
+  run.prepare(run.Demo(tmp_path, seed=0))
 
   for stage in STAGES:
     module = importlib.import_module(f"experiments.factbook_demo.{stage}")
@@ -102,7 +104,15 @@ def test_prepare_writes_what_the_stages_read(tmp_path):
     for path in (data.train, data.validation):
       assert not path or (tmp_path / path).stat().st_size
   majority = json.loads((tmp_path / "data" / "majority.json").read_text())
-  assert 0.05 < majority["exact_match"] < 0.15
+  assert 0 < majority["exact_match"] < 0.3
+  before = (tmp_path / "data" / "documents.jsonl").read_text().splitlines()
+  after = (tmp_path / "data" / "edited_documents.jsonl").read_text()
+  changed = [
+    old
+    for old, new in zip(before, after.splitlines(), strict=True)
+    if old != new
+  ]
+  assert len(changed) == 20
 
 
 def test_commands_name_the_config_file_the_directory_and_the_seed(tmp_path):
