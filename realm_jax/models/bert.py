@@ -4,7 +4,7 @@
 Three options make a tiny model trained from scratch learn to copy within a
 few hundred steps; BERT's own settings are the defaults. All of them are here:
 `norm="pre"` in `BertLayer`, `positions="relative"` in `RelativeBias`, and
-`init="copying"` in `_square_init`, `_token_init` and `_offset_init`.
+`init="copying"` in the functions named `…_init`.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,10 @@ BERT_INIT = nn.initializers.normal(0.02)
 # Relative positions: T5's buckets, both directions together.
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
-# Copying starts from first-layer heads that look at these key offsets.
-COPY_OFFSETS = (-1, -2, 1, -3)
-COPY_BIAS = 4.0  # Added to the attention logit at that offset.
+# Copying starts from first-layer heads that look at these key offsets, one
+# each: a token's surroundings tell where it is to be found again.
+COPY_OFFSETS = (-1, -2, 1, -3, -4, 2, -5, -6)
+COPY_BIAS = 8.0  # Added to the attention logit at that offset.
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -44,19 +45,30 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def _square_init(config: BertConfig) -> Initializer:
-  """Of the four kernels [H, H] of attention."""
-  if config.init == "bert":
+def square_init(config: BertConfig) -> Initializer:
+  """Of the kernels [H, H] that hand a token's content on."""
+  return BERT_INIT if config.init == "bert" else _near_identity
+
+
+def _near_identity(rng: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+  eye = jnp.eye(shape[0], shape[1], dtype=dtype)
+  return eye + BERT_INIT(rng, shape, dtype)
+
+
+def _match_init(config: BertConfig, layer: int) -> Initializer:
+  """Of the query and key kernels [H, H]."""
+  # The first layer looks by position alone.
+  if config.init == "bert" or layer == 0:
     return BERT_INIT
 
-  # Query-key and value-output products start near the identity: a token
-  # attends to its equals and passes on what it is.
-  def near_identity(rng: jax.Array, shape: Any, dtype: Any) -> jax.Array:
-    return jnp.eye(shape[0], shape[1], dtype=dtype) + BERT_INIT(
-      rng, shape, dtype
-    )
+  # Later ones look for tokens like their own, by what the first layer's
+  # heads have gathered around both. It lies head beside head, so that every
+  # head has to take columns of them all.
+  def interleaved(rng: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+    columns = np.arange(shape[1]).reshape(-1, config.num_heads).T
+    return _near_identity(rng, shape, dtype)[:, columns.reshape(-1)]
 
-  return near_identity
+  return interleaved
 
 
 def _token_init(config: BertConfig) -> Initializer:
@@ -147,14 +159,14 @@ class SelfAttention(nn.Module):
     n, length, width = states.shape
     heads = (n, length, config.num_heads, width // config.num_heads)
 
-    def dense(name: str) -> nn.Dense:
-      return nn.Dense(
-        width, dtype=config.dtype, kernel_init=_square_init(config), name=name
-      )
+    match, carry = _match_init(config, self.layer), square_init(config)
 
-    query = dense("query")(states).reshape(heads)
-    key = dense("key")(states).reshape(heads)
-    value = dense("value")(states).reshape(heads)
+    def dense(name: str, init: Initializer) -> nn.Dense:
+      return nn.Dense(width, dtype=config.dtype, kernel_init=init, name=name)
+
+    query = dense("query", match)(states).reshape(heads)
+    key = dense("key", match)(states).reshape(heads)
+    value = dense("value", carry)(states).reshape(heads)
     logits = jnp.einsum(
       "nthd,nshd->nhts",
       query * (heads[-1] ** -0.5),
@@ -172,7 +184,7 @@ class SelfAttention(nn.Module):
       weights, deterministic=deterministic
     )
     context = jnp.einsum("nhts,nshd->nthd", weights, value)
-    return dense("output")(context.reshape(n, length, width))
+    return dense("output", carry)(context.reshape(n, length, width))
 
 
 class BertLayer(nn.Module):

@@ -53,7 +53,7 @@ class MlmHead(nn.Module):
     hidden = nn.Dense(
       config.hidden_size,
       dtype=config.dtype,
-      kernel_init=bert.BERT_INIT,
+      kernel_init=bert.square_init(config),
       name="transform",
     )(states)
     hidden = bert.ACTIVATIONS[config.activation](hidden)
