@@ -15,7 +15,6 @@ import ml_collections
 from experiments.factbook_demo import settings
 from realm_jax.config import (
   InitConfig,
-  OptimizerConfig,
   ReadingConfig,
   to_config_dict,
 )
@@ -26,10 +25,10 @@ def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
   run = dataclasses.replace(
     settings.base(directory, "text"),
     stage="mlm",
-    num_steps=420,
+    num_steps=440,
     batch_size=16,
     reading=ReadingConfig(null_rate=1.0),
-    optimizer=OptimizerConfig(learning_rate=1.5e-3),
+    optimizer=settings.optimizer(1.8e-3),
     init=InitConfig(encoder=f"{directory}/reading"),
   )
   return to_config_dict(run)

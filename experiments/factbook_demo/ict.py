@@ -10,19 +10,16 @@ import dataclasses
 import ml_collections
 
 from experiments.factbook_demo import settings
-from realm_jax.config import (
-  OptimizerConfig,
-  to_config_dict,
-)
+from realm_jax.config import to_config_dict
 
 
 def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
   """Returns the stage's config, for `make demo` in `directory`."""
   run = dataclasses.replace(
-    settings.base(directory),
+    settings.base(directory, "warmup"),
     stage="ict",
-    num_steps=400,
+    num_steps=250,
     batch_size=64,
-    optimizer=OptimizerConfig(learning_rate=1e-3),
+    optimizer=settings.optimizer(2e-3),
   )
   return to_config_dict(run)

@@ -13,7 +13,6 @@ from experiments.factbook_demo import settings
 from realm_jax.config import (
   InitConfig,
   OpenQaConfig,
-  OptimizerConfig,
   RefreshConfig,
   to_config_dict,
 )
@@ -29,7 +28,7 @@ def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
     openqa=OpenQaConfig(beam=100, read=5, max_span=8, span_width=64),
     # The document tower is frozen: one index serves the whole stage.
     refresh=RefreshConfig(policy="never"),
-    optimizer=OptimizerConfig(learning_rate=1e-3, retriever_scale=0.3),
+    optimizer=settings.optimizer(1e-3, retriever_scale=0.3),
     init=InitConfig(
       retriever=f"{directory}/realm", encoder=f"{directory}/realm"
     ),

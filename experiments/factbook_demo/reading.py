@@ -11,7 +11,6 @@ import ml_collections
 
 from experiments.factbook_demo import settings
 from realm_jax.config import (
-  OptimizerConfig,
   ReadingConfig,
   to_config_dict,
 )
@@ -20,11 +19,11 @@ from realm_jax.config import (
 def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
   """Returns the stage's config, for `make demo` in `directory`."""
   run = dataclasses.replace(
-    settings.base(directory),
+    settings.base(directory, "warmup"),
     stage="mlm",
-    num_steps=500,
+    num_steps=300,
     batch_size=64,
     reading=ReadingConfig(null_rate=0.15),
-    optimizer=OptimizerConfig(learning_rate=2e-3),
+    optimizer=settings.optimizer(2e-3),
   )
   return to_config_dict(run)

@@ -12,7 +12,6 @@ import ml_collections
 from experiments.factbook_demo import settings
 from realm_jax.config import (
   InitConfig,
-  OptimizerConfig,
   RefreshConfig,
   RetrievalConfig,
   to_config_dict,
@@ -24,12 +23,12 @@ def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
   run = dataclasses.replace(
     settings.base(directory, "text"),
     stage="realm",
-    num_steps=420,
+    num_steps=440,
     batch_size=16,
     retrieval=RetrievalConfig(num_candidates=5),
     # A stale index hurts at once. All versions are kept, to be counted.
     refresh=RefreshConfig(every_steps=40, lag_steps=40, keep_versions=100),
-    optimizer=OptimizerConfig(learning_rate=1.5e-3, retriever_scale=0.2),
+    optimizer=settings.optimizer(1.8e-3, retriever_scale=0.2),
     init=InitConfig(
       retriever=f"{directory}/ict", encoder=f"{directory}/reading"
     ),

@@ -18,7 +18,7 @@ from typing import Any
 import rich
 
 from experiments.factbook_demo import edits as edits_lib
-from experiments.factbook_demo import examples, settings, summary
+from experiments.factbook_demo import examples, settings, summary, warmup
 from experiments.factbook_demo.facts import extract_facts
 from experiments.factbook_demo.processes import Processes, realm, train
 from realm_jax.data.corpus import PassageCorpus
@@ -129,6 +129,10 @@ def prepare(demo: Demo) -> None:
     max_query_pieces=settings.LENGTHS.query - 2,  # [CLS] and [SEP].
   )
   examples.write_examples(placed, data)
+  held_out = {one.passage_uid for one in placed if one.fact.split != "train"}
+  examples.write_jsonl(
+    data / "train_warmup.jsonl", warmup.fragments(corpus, held_out, seed=0)
+  )
   majority = {"exact_match": examples.majority_exact_match(placed)}
   (data / "majority.json").write_text(json.dumps(majority))
   edits = edits_lib.choose_edits(placed, corpus)

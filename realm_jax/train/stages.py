@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Iterator
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -25,6 +25,7 @@ from realm_jax.train.probe import RecallProbe
 from realm_jax.train.search import Searcher
 
 
+@runtime_checkable
 class Stage(Protocol):
   """A stage's data; `probe` is None where nothing is searched."""
 
@@ -213,7 +214,7 @@ def open_stage(run: RunConfig) -> Stage:
       )
   inputs = _Inputs(run, tokenizer, corpus)
   if run.stage == "ict":
-    return _Plain(inputs, ict_rows(run, tokenizer, corpus, train=True))
+    return _Plain(inputs, ict_rows(run, tokenizer, corpus))
   if run.stage == "mlm":
-    return _Plain(inputs, reading_rows(run, tokenizer, corpus, train=True))
+    return _Plain(inputs, reading_rows(run, tokenizer, corpus))
   return _Realm(inputs) if run.stage == "realm" else _OpenQa(inputs)

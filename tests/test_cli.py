@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = ROOT / "tests" / "integration" / "tiny_run.py"
+
+
+def realm(*arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "realm_jax.cli", *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
+def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
+  told = realm("--help")
+  assert told.returncode == 0
+  for command in ("prepare-corpus", "train", "build-index", "ask", "report"):
+    assert command in told.stdout
+  wrong = realm("trian")
+  assert wrong.returncode == 2
+  assert "usage: realm" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (
+      [
+        "train",
+        f"--config={TINY}:realm,x",
+        "--workdir=x",
+        "--config.batch_size=0",
+      ],
+      "batch_size must be positive, got 0",
+    ),
+    (["ask", "--workdir=x"], "Nothing to ask"),
+    (["report", "--workdir=x", "y"], r"Unknown arguments ['y']"),
+    (["build-index", "--workdir=x"], "is not a run's workdir"),
+  ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_1(arguments, message):
+  failed = realm(*arguments)
+  assert failed.returncode == 1
+  assert message in failed.stderr
+  assert "Traceback" not in failed.stderr
+
+
+def test_an_unknown_config_key_is_refused_by_name():
+  failed = realm(
+    "train", f"--config={TINY}:realm,x", "--workdir=x", "--config.nonsense=1"
+  )
+  assert failed.returncode != 0
+  assert "nonsense" in failed.stderr

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from realm_jax.index.embeddings import Embeddings
+from realm_jax.index.exact import ExactIndex
+from realm_jax.index.store import IndexVersion
+from realm_jax.train import initial, stages
+
+
+@pytest.fixture
+def version(make_run, tiny_corpus):
+  """An index version of random vectors, with a random retriever."""
+  rng = np.random.default_rng(0)
+  vectors = rng.normal(size=(len(tiny_corpus), 8)).astype(np.float32)
+  params = initial.retriever_params(make_run("realm"), jax.random.key(0))
+  embeddings = Embeddings([vectors])
+  made = object.__new__(IndexVersion)  # Without a manifest.
+  fields = {
+    "version": "00000000-abcdef01",
+    "step": 0,
+    "index": ExactIndex(embeddings),
+    "embeddings": embeddings,
+    "retriever_params": params,
+  }
+  for name, value in fields.items():
+    object.__setattr__(made, name, value)
+  return made
+
+
+def shapes(batch):
+  return jax.tree.map(np.shape, batch)
+
+
+@pytest.mark.parametrize("stage", ["ict", "mlm"])
+def test_a_plain_stage_feeds_the_announced_shape(make_run, stage):
+  opened = stages.open_stage(make_run(stage))
+  batch = opened.prepare(next(opened.batches()), None)
+  assert shapes(batch) == shapes(next(iter(opened.shapes())))
+  assert opened.probe is None
+
+
+def test_realm_batches_have_announced_shapes_and_no_own_passage(
+  make_run, version
+):
+  run = make_run("realm")
+  opened = stages.open_stage(run)
+  announced = [shapes(batch) for batch in opened.shapes()]
+  data = opened.batches()
+  for _ in range(3):
+    batch = opened.prepare(next(data), version)
+    assert shapes(batch) in announced
+    assert batch["candidate_mask"].all()
+
+
+def test_open_qa_batches_carry_the_beam_s_vectors_and_right_spans(
+  make_run, version, tiny_corpus
+):
+  opened = stages.open_stage(make_run("openqa"))
+  examples = next(opened.batches())
+  batch = opened.prepare(examples, version)
+  assert shapes(batch) == shapes(next(iter(opened.shapes())))
+  found = {tuple(v) for v in np.asarray(version.embeddings)}
+  assert all(tuple(v) in found for v in batch["beam_embs"][0])
+  # A read passage with the answer has a gold span, and no other has.
+  has_span = batch["gold_spans"].any(axis=(2, 3))
+  np.testing.assert_array_equal(has_span, batch["beam_has_answer"][:, :2])
+
+
+def test_the_probe_measures_recall_and_overlap(make_run, version):
+  opened = stages.open_stage(make_run("openqa"))
+  figures = opened.probe(version, version)
+  assert figures["swap/overlap_at_k"] == 1.0
+  assert 0 <= figures["probe/recall_at_1"] <= figures["probe/recall_at_20"] <= 1
+  assert "swap/overlap_at_k" not in opened.probe(version, None)
+
+
+def test_a_vocabulary_that_does_not_fit_the_model_is_refused(make_run):
+  run = make_run("mlm")
+  small = dataclasses.replace(run.encoder, vocab_size=100)
+  with pytest.raises(ValueError, match=r"encoder.vocab_size \(100\) is below"):
+    stages.open_stage(dataclasses.replace(run, encoder=small))
+
+
+@pytest.mark.parametrize("key", ["tokenizer", "corpus"])
+def test_missing_paths_are_named(make_run, key):
+  run = make_run("mlm")
+  data = dataclasses.replace(run.data, **{key: ""})
+  with pytest.raises(ValueError, match=f"data.{key} must be set"):
+    stages.open_stage(dataclasses.replace(run, data=data))
+
+
+def test_fine_tuning_needs_questions(make_run):
+  run = make_run("openqa")
+  data = dataclasses.replace(run.data, train="")
+  with pytest.raises(ValueError, match=r"data\.train must name a JSONL file"):
+    stages.open_stage(dataclasses.replace(run, data=data))

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Assigning versions to steps, with a watcher that is told what is ready."""
+
+import dataclasses
+
+import pytest
+
+from realm_jax.config import RefreshConfig
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index.manifest import Manifest
+from realm_jax.index.store import IndexVersion
+from realm_jax.index.swap import ReadyIndex
+from realm_jax.train import versions
+from realm_jax.train.lookahead import Fed
+
+FINGERPRINT = "abcdef01" * 8
+
+
+def bare(cls, **fields):
+  """An object of a class with no more than these attributes."""
+  made = object.__new__(cls)
+  for name, value in fields.items():
+    object.__setattr__(made, name, value)
+  return made
+
+
+def version_of(step):
+  return bare(
+    IndexVersion,
+    version=f"{step:08d}-abcdef01",
+    step=step,
+    manifest=bare(Manifest, published_unix_secs=0.0),
+  )
+
+
+class ToldWatcher:
+  """Stands in for the thread: `newest` is what it has opened."""
+
+  newest = 0
+
+  def __init__(self, *args, after_step, **kwargs):
+    self.after_step = after_step
+    self.taken = []
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def ready(self):
+    if self.taken and self.taken[-1] >= self.newest:
+      return None
+    return self.require(self.newest)
+
+  def require(self, step):
+    return ReadyIndex(version=version_of(step), probe={}, open_seconds=0.0)
+
+  def take(self, ready):
+    self.taken.append(ready.version.step)
+
+
+@pytest.fixture
+def make_versions(monkeypatch, make_run):
+  monkeypatch.setattr(versions, "IndexWatcher", ToldWatcher)
+  monkeypatch.setattr(
+    versions.store,
+    "open_version",
+    lambda workdir, name, *rest: version_of(int(name[:8])),
+  )
+  monkeypatch.setattr(ToldWatcher, "newest", 0)
+  corpus = bare(PassageCorpus, fingerprint=FINGERPRINT)
+
+  def make(policy, first_step=0, entries=()):
+    run = dataclasses.replace(
+      make_run("realm"),
+      refresh=RefreshConfig(policy=policy, every_steps=10, lag_steps=4),
+    )
+    return versions.Versions(
+      run, "workdir", corpus, lambda new, old: {}, first_step, entries
+    )
+
+  return make
+
+
+def name(step):
+  return f"{step:08d}-abcdef01"
+
+
+def fed(plan, wait_seconds=0.0):
+  return Fed(batch={}, plan=plan, data_state={}, wait_seconds=wait_seconds)
+
+
+def test_lockstep_assigns_each_refresh_at_its_lag(make_versions):
+  planned = [make_versions("lockstep").plan(step) for step in (0, 13, 14, 24)]
+  assert planned == [name(0), name(0), name(10), name(20)]
+
+
+def test_async_takes_what_is_ready_when_a_batch_is_planned(make_versions):
+  opened = make_versions("async")
+  assert opened.plan(0) == name(0)
+  assert opened.plan(1) == name(0)
+  ToldWatcher.newest = 10
+  assert [opened.plan(step) for step in (2, 3)] == [name(10)] * 2
+  assert list(opened.schedule.entries) == [(0, name(0)), (2, name(10))]
+
+
+def test_a_frozen_index_stays(make_versions):
+  opened = make_versions("never")
+  opened.plan(0)
+  ToldWatcher.newest = 10
+  assert opened.plan(1) == name(0)
+  assert not opened.refreshes
+
+
+def test_a_resumed_run_replays_its_schedule_and_then_decides_again(
+  make_versions,
+):
+  entries = ((0, name(0)), (12, name(10)))
+  opened = make_versions("async", first_step=9, entries=entries)
+  ToldWatcher.newest = 20
+  planned = [opened.plan(step) for step in (9, 11, 12, 13)]
+  assert planned == [name(0), name(0), name(10), name(20)]
+  assert opened.opened(name(0)).step == 0
+
+
+def test_a_swap_is_told_once_with_what_it_cost(make_versions):
+  opened = make_versions("async")
+  opened.plan(0)
+  [first] = opened.swaps(0, fed(name(0), wait_seconds=9.0))
+  assert first.stall_seconds == 0.0  # Before training, nothing is held up.
+  ToldWatcher.newest = 10
+  opened.plan(14)
+  assert list(opened.swaps(13, fed(name(0)))) == []
+  [swap] = opened.swaps(14, fed(name(10), wait_seconds=0.5))
+  assert (swap.first_step, swap.checkpoint_step) == (14, 10)
+  assert swap.scalars()["swap/stale_steps"] == 4.0
+  assert swap.stall_seconds == 0.5
+  assert "index of step 10" in swap.describe()
+  assert list(opened.swaps(15, fed(name(10)))) == []
+
+
+def test_staleness_counts_steps_since_the_checkpoint(make_versions):
+  opened = make_versions("async")
+  opened.plan(0)
+  sums = opened.staleness(7, name(0))
+  assert sums["index/staleness_steps"] == (7.0, 1.0)
