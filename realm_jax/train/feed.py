@@ -75,14 +75,17 @@ class Feed:
       data_state=self._data_state, index_versions=tuple(schedule.entries)
     )
 
-  def sums(self, step: int, fed: Fed[str]) -> Sums:
-    """Returns what is known on the host about this step."""
+  def wait(self, fed: Fed[str]) -> Sums:
+    """Returns what this step's retrieval cost, to be averaged."""
     if self._versions is None:
       return {}
-    return {
-      "retrieval/wait_seconds": (fed.wait_seconds, 1.0),
-      **self._versions.staleness(step, fed.plan),
-    }
+    return {"retrieval/wait_seconds": (fed.wait_seconds, 1.0)}
+
+  def status(self, step: int, fed: Fed[str]) -> dict[str, float]:
+    """Returns the index in use at this step, and how stale it is."""
+    if self._versions is None:
+      return {}
+    return self._versions.staleness(step, fed.plan)
 
   def swaps(self, step: int, fed: Fed[str]) -> Iterator[Swap]:
     """Yields the swap that took effect at this step, if one did."""

@@ -89,7 +89,7 @@ class _Steps:
       # One step late: the device works on this step while the host waits for
       # the one before, and is never more than one step ahead.
       self._means.add(jax.device_get(in_flight))
-      in_flight = sums | self._feed.sums(step, fed)
+      in_flight = sums | self._feed.wait(fed)
       if _must_wait():
         jax.block_until_ready(sums)
       done = step + 1
@@ -100,10 +100,11 @@ class _Steps:
       stopping = self._stop.at(done)
       if stopping or self._saves_at(done):
         self._writer.save(done, state, self._feed.position())
-      if done % self._run.log_every_steps == 0 or done == self._run.num_steps:
+      last = stopping or done == self._run.num_steps
+      if last or done % self._run.log_every_steps == 0:
         self._means.add(jax.device_get(in_flight))
         in_flight = {}
-        self._report(done)
+        self._report(done, self._feed.status(step, fed))
       if stopping:
         break
     return state
@@ -114,14 +115,18 @@ class _Steps:
       every.append(self._run.refresh.every_steps)
     return done == self._run.num_steps or any(done % n == 0 for n in every)
 
-  def _report(self, done: int) -> None:
+  def _report(self, done: int, status: dict[str, float]) -> None:
     now = time.perf_counter()
     steps, seconds = done - self._logged_step, now - self._logged_at
-    scalars = self._means.pop() | {
-      "learning_rate": float(self._schedule(done - 1)),
-      "steps_per_second": steps / seconds,
-      "step_seconds": seconds / steps,
-    }
+    scalars = (
+      self._means.pop()
+      | status
+      | {
+        "learning_rate": float(self._schedule(done - 1)),
+        "steps_per_second": steps / seconds,
+        "step_seconds": seconds / steps,
+      }
+    )
     self._log.write(done, scalars)
     self._bar.show(done, scalars)
     self._logged_at, self._logged_step = now, done

@@ -22,7 +22,6 @@ from realm_jax.index.swap import (
   agree,
   lockstep_checkpoint,
 )
-from realm_jax.shapes import Sums
 from realm_jax.train.lookahead import Fed
 
 # (new version, the one before or None) -> metrics of searching with it.
@@ -159,14 +158,14 @@ class Versions:
     version = store.open_version(self._workdir, name, self._run, self._corpus)
     self._open[name] = ReadyIndex(version=version, probe={}, open_seconds=0.0)
 
-  def staleness(self, step: int, name: str) -> Sums:
+  def staleness(self, step: int, name: str) -> dict[str, float]:
     """Returns how old the version that served `step` is."""
     version = self._open[name].version
     published = version.manifest.published_unix_secs
     return {
-      "index/step": (float(version.step), 1.0),
-      "index/staleness_steps": (float(step - version.step), 1.0),
-      "index/staleness_seconds": (time.time() - published, 1.0),
+      "index/step": float(version.step),
+      "index/staleness_steps": float(step - version.step),
+      "index/staleness_seconds": time.time() - published,
     }
 
   def swaps(self, step: int, fed: Fed[str]) -> Iterator[Swap]:

@@ -36,10 +36,11 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_corpus):
   return root
 
 
-def start(module, *flags):
+def start(module, *flags, **environment):
   return subprocess.Popen(
     [sys.executable, "-m", module, *flags],
     cwd=ROOT,
+    env=os.environ | environment,
     stderr=subprocess.PIPE,
     text=True,
     # A process group of its own, so that all of it can be killed.
@@ -146,6 +147,27 @@ def test_sigterm_saves_and_exits_with_75_and_the_rest_is_the_same(
     final_params(workdir),
     final_params(undisturbed),
   )
+
+
+def losses(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  return [record["loss"] for record in records if "loss" in record]
+
+
+def test_trainer_and_builder_on_eight_devices_give_the_same_losses(
+  folder, undisturbed
+):
+  workdir = folder / "eight"
+  process = start(
+    "launch.local",
+    f"--config={CONFIG}:realm,{folder}",
+    f"--workdir={workdir}",
+    JAX_NUM_CPU_DEVICES="8",
+  )
+  finish(process)
+  assert schedule(workdir) == schedule(undisturbed)
+  np.testing.assert_allclose(losses(workdir), losses(undisturbed), rtol=2e-3)
 
 
 def test_a_resume_with_another_config_is_refused(folder, undisturbed):

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from realm_jax.config import LengthConfig, OpenQaConfig, RunConfig
+from realm_jax.data import beams
+from realm_jax.data.qa import Questions, question_rows
+
+
+def test_occurrences_are_all_places_even_overlapping_ones():
+  pieces = np.array([1, 2, 1, 2, 1], np.int32)
+  assert beams.occurrences(pieces, pieces[:3]).tolist() == [0, 2]
+  assert beams.occurrences(pieces[:2], pieces[:3]).size == 0
+  assert beams.occurrences(pieces, pieces[:0]).size == 0
+
+
+RUN = RunConfig(
+  stage="openqa",
+  batch_size=2,
+  lengths=LengthConfig(query=24, passage=48, joint=72),
+  openqa=OpenQaConfig(beam=4, read=2, max_span=4),
+)
+
+
+@pytest.fixture
+def questions(tmp_path, tiny_corpus):
+  lines = []
+  for row in (0, 2):
+    passage = tiny_corpus.passage(row)
+    answer = passage.text.split()[5].strip(".")
+    lines.append({"question": f"{passage.title}?", "answers": [answer]})
+  path = tmp_path / "questions.jsonl"
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  return Questions(str(path))
+
+
+def batch_of(questions, tiny_corpus, tiny_tokenizer, beam):
+  dataset = question_rows(RUN, tiny_tokenizer, questions, train=False)
+  examples = [dataset[0], dataset[1]]
+  stacked = {
+    "query": {
+      name: np.stack([example["query"][name] for example in examples])
+      for name in ("ids", "segments", "mask")
+    },
+    "index": np.array([0, 1], np.int32),
+  }
+  collate = beams.BeamCollator(RUN, tiny_corpus, tiny_tokenizer, questions)
+  return collate(stacked, beam, np.zeros((2, 4, 8), np.float32))
+
+
+def test_gold_spans_spell_the_answer_and_lie_in_the_block(
+  questions, tiny_corpus, tiny_tokenizer
+):
+  beam = np.array([[0, 5, 6, 7], [9, 2, 8, 0]], np.int32)
+  batch = batch_of(questions, tiny_corpus, tiny_tokenizer, beam)
+  ids = batch["joint"]["ids"].reshape(2, 2, -1)
+  block = batch["block_mask"].reshape(2, 2, -1)
+  found = np.argwhere(batch["gold_spans"])
+  assert {(b, r) for b, r, _, _ in found} == {(0, 0), (1, 1)}
+  for question, read, start, width in found:
+    span = slice(start, start + width + 1)
+    spelled = tiny_tokenizer.decode(ids[question, read, span])
+    assert spelled == questions[question].answers[0].lower()
+    assert block[question, read, span].all()
+
+
+def test_the_retriever_s_supervision_is_the_raw_answer_string(
+  questions, tiny_corpus, tiny_tokenizer
+):
+  beam = np.array([[0, 5, 6, 7], [9, 2, 8, 0]], np.int32)
+  batch = batch_of(questions, tiny_corpus, tiny_tokenizer, beam)
+  for question in range(2):
+    [answer] = questions[question].answers
+    expected = [answer in tiny_corpus.passage(r).text for r in beam[question]]
+    assert batch["beam_has_answer"][question].tolist() == expected
+  assert batch["beam_has_answer"][0, 0]
+  assert batch["beam_has_answer"][1, 1]
+
+
+def test_a_beam_larger_than_the_corpus_is_refused(
+  questions, tiny_corpus, tiny_tokenizer
+):
+  run = dataclasses.replace(RUN, openqa=OpenQaConfig(beam=10_000, read=2))
+  with pytest.raises(ValueError, match=r"openqa.beam \(10000\) <= the corpus'"):
+    beams.BeamCollator(run, tiny_corpus, tiny_tokenizer, questions)
