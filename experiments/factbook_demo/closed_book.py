@@ -25,8 +25,8 @@ def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
   run = dataclasses.replace(
     settings.base(directory, "text"),
     stage="mlm",
-    num_steps=440,
-    batch_size=16,
+    num_steps=600,
+    batch_size=20,
     reading=ReadingConfig(null_rate=1.0),
     optimizer=settings.optimizer(1.8e-3),
     init=InitConfig(encoder=f"{directory}/reading"),

@@ -23,12 +23,13 @@ def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
   run = dataclasses.replace(
     settings.base(directory, "qa"),
     stage="openqa",
-    num_steps=260,
-    batch_size=16,
-    openqa=OpenQaConfig(beam=100, read=5, max_span=8, span_width=64),
-    # The document tower is frozen: one index serves the whole stage.
-    refresh=RefreshConfig(policy="never"),
-    optimizer=settings.optimizer(1e-3, retriever_scale=0.3),
+    num_steps=340,
+    batch_size=24,
+    openqa=OpenQaConfig(beam=50, read=3, max_span=8, span_width=64),
+    # The document tower is frozen, but the query tower that picks the beam is
+    # a version's own: new versions keep it in step.
+    refresh=RefreshConfig(every_steps=40, lag_steps=40),
+    optimizer=settings.optimizer(1.5e-3, retriever_scale=0.2),
     init=InitConfig(
       retriever=f"{directory}/realm", encoder=f"{directory}/realm"
     ),

@@ -23,12 +23,12 @@ def get_config(directory: str = "demo") -> ml_collections.ConfigDict:
   run = dataclasses.replace(
     settings.base(directory, "text"),
     stage="realm",
-    num_steps=440,
-    batch_size=16,
-    retrieval=RetrievalConfig(num_candidates=5),
+    num_steps=600,
+    batch_size=20,
+    retrieval=RetrievalConfig(num_candidates=4),
     # A stale index hurts at once. All versions are kept, to be counted.
     refresh=RefreshConfig(every_steps=40, lag_steps=40, keep_versions=100),
-    optimizer=settings.optimizer(1.8e-3, retriever_scale=0.2),
+    optimizer=settings.optimizer(1.8e-3, retriever_scale=0.3),
     init=InitConfig(
       retriever=f"{directory}/ict", encoder=f"{directory}/reading"
     ),

@@ -9,7 +9,7 @@ from realm_jax.index.store import IndexVersion
 from realm_jax.shapes import TokenRows
 from realm_jax.train.search import Searcher
 
-_QUERIES = 512  # The first of the validation file.
+_QUERIES = 512  # Evenly spread over the validation file.
 _DEPTH = 20
 _RECALLS = (1, 5, 20)
 
@@ -29,7 +29,9 @@ class RecallProbe:
     self._rows: TokenRows | None = None
     self._gold = np.zeros(0, np.int32)
     if validation is not None:
-      examples = [validation[i] for i in range(min(_QUERIES, len(validation)))]
+      count = min(_QUERIES, len(validation))
+      places = np.linspace(0, len(validation) - 1, count).astype(int)
+      examples = [validation[int(i)] for i in places]
       queries = [example["query"] for example in examples]
       self._rows = TokenRows(
         ids=np.stack([query["ids"] for query in queries]),
