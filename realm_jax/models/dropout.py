@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dropout from one random byte a value instead of a 32-bit float.
+"""Dropout whose random numbers are a hash of each value's place.
 
-On a CPU the random numbers of attention's dropout cost as much as attention
-itself; a byte each makes that a fifth.
+A cryptographic generator costs a CPU as much as attention itself, to run and
+to compile. Here a key comes from JAX's generator, once a call, and a few
+integer operations a value, which the compiler fuses into the product, do the
+rest. Like JAX's own, the result does not depend on how arrays are sharded.
 """
+
+import math
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
+import numpy as np
 
 
 class Dropout(nn.Module):
-  """Zeroes values with probability `rate`, rounded to a multiple of 1/256."""
+  """Zeroes each value with probability `rate`, in 0 <= rate < 1."""
 
   rate: float
 
@@ -20,18 +25,27 @@ class Dropout(nn.Module):
   def __call__(
     self, values: Float[Array, "*shape"], *, deterministic: bool
   ) -> Float[Array, "*shape"]:
-    """Returns the values that are kept over the probability of keeping."""
-    dropped = round(256 * self.rate)
-    if deterministic or dropped == 0:
+    """Returns the values that are kept, over the probability of keeping."""
+    if deterministic or self.rate == 0:
       return values
-    random = random_bytes(self.make_rng("dropout"), values.shape)
-    scale = 256 / (256 - dropped)
-    return jnp.where(random >= dropped, values * scale, 0)
+    random = random_words(self.make_rng("dropout"), values.shape)
+    dropped = np.uint32(round(self.rate * 2**32))
+    return jnp.where(random >= dropped, values / (1.0 - self.rate), 0)
 
 
-def random_bytes(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Returns u8 of the shape, whose leading axes may be sharded."""
-  words = -(-shape[-1] // 4)
-  bits = jax.random.bits(rng, (*shape[:-1], words), jnp.uint32)
-  random = jax.lax.bitcast_convert_type(bits, jnp.uint8)  # [..., words, 4]
-  return random.reshape(*shape[:-1], 4 * words)[..., : shape[-1]]
+def random_words(
+  rng: jax.Array, shape: tuple[int, ...]
+) -> UInt32[Array, "..."]:
+  """Returns uniform 32-bit words: good enough for dropout, for nothing more."""
+  key = jax.random.key_data(rng).reshape(-1)
+  words = jnp.full(shape, key[0])
+  for axis in range(len(shape)):
+    place = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    words += place * np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
+  # Multiply and xor-shift, as hash functions finish; the key's other half
+  # goes in between, or two keys would give shifted copies of one sequence.
+  words = (words ^ (words >> 16)) * np.uint32(0x7FEB352D)
+  words = (words ^ (words >> 15)) + key[1]
+  words = (words ^ (words >> 16)) * np.uint32(0x846CA68B)
+  words = (words ^ (words >> 15)) * np.uint32(0x9E3779B1)
+  return words ^ (words >> 16)
