@@ -63,7 +63,7 @@ def test_gold_spans_spell_the_answer_and_lie_in_the_block(
   for question, read, start, width in found:
     span = slice(start, start + width + 1)
     spelled = tiny_tokenizer.decode(ids[question, read, span])
-    assert spelled == questions[question].answers[0].lower()
+    assert spelled == questions[int(question)].answers[0].lower()
     assert block[question, read, span].all()
 
 

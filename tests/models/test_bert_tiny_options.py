@@ -83,7 +83,7 @@ def test_the_options_learn_to_copy_where_bert_does_not():
 
 def init_layer(config, layer, length=12):
   module = bert.SelfAttention(config, layer)
-  states = jax.random.normal(jax.random.key(1), (1, length, 32))
+  states = jax.random.normal(jax.random.key(1), (length, 32))  # One row's.
   mask = jnp.ones((1, length), bool)
   init = functools.partial(module.init, deterministic=True)
   variables = jax.jit(init)(jax.random.key(0), states, mask)
@@ -97,11 +97,11 @@ def test_heads_of_the_first_layer_hand_on_one_neighbour_each():
   inner = np.arange(6, 10)  # No neighbour is past an end.
   for head, offset in enumerate(bert.COPY_OFFSETS):
     own = slice(4 * head, 4 * head + 4)
-    expected = states[0, inner + offset, own]
+    expected = states[inner + offset, own]
     # Off by the kernels' noise and the attention that goes elsewhere.
-    np.testing.assert_allclose(output[0, inner, own], expected, atol=0.6)
-    others = states[0, inner, own]
-    assert np.abs(output[0, inner, own] - others).mean() > 0.6
+    np.testing.assert_allclose(output[inner, own], expected, atol=0.6)
+    others = states[inner, own]
+    assert np.abs(output[inner, own] - others).mean() > 0.6
 
 
 def test_every_later_head_compares_what_all_first_heads_gathered():
