@@ -231,8 +231,6 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--directory", type=pathlib.Path, default="demo")
   parser.add_argument("--seed", type=int, default=0)
   args = parser.parse_args(argv)
-  # As Ctrl-C does: the stage that runs is stopped, and its time is kept.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     found = Demo(args.directory, args.seed).run(STAGES)
   except (ValueError, OSError) as error:
@@ -247,4 +245,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+  # As Ctrl-C does: the stage that runs is stopped, and its time is kept.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   sys.exit(main(sys.argv[1:]))

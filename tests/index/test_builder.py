@@ -124,12 +124,12 @@ def _watching(workdir):
   thread = threading.Thread(target=target, daemon=True)
   thread.start()
   yield result
-  thread.join(60)
+  thread.join(600)
   assert not thread.is_alive()
 
 
 def _wait_for(condition):
-  deadline = time.monotonic() + 60
+  deadline = time.monotonic() + 600
   while not condition():
     assert time.monotonic() < deadline
     time.sleep(0.02)

@@ -66,7 +66,7 @@ def _watch(tmp_path, run, corpus, **options):
 
 
 def _wait_ready(watcher, step):
-  deadline = time.monotonic() + 20
+  deadline = time.monotonic() + 200
   while time.monotonic() < deadline:
     ready = watcher.ready()
     if ready is not None and ready.version.step == step:

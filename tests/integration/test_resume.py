@@ -58,14 +58,14 @@ def launch(folder, workdir, stage="realm", **refresh):
 
 
 def finish(process, code=0):
-  _, errors = process.communicate(timeout=300)
+  _, errors = process.communicate(timeout=900)
   assert process.returncode == code, errors
   return errors
 
 
 def wait_for_step(process, workdir, step):
   metrics = workdir / "metrics.jsonl"
-  deadline = time.monotonic() + 200
+  deadline = time.monotonic() + 900
   while time.monotonic() < deadline:
     assert process.poll() is None, process.stderr.read()
     if metrics.exists() and f'{{"step": {step},' in metrics.read_text():

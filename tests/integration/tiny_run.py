@@ -48,7 +48,7 @@ def get_config(argument):
         policy="lockstep" if refreshes else "never",
         every_steps=8,
         lag_steps=4,
-        wait_seconds=120.0,
+        wait_seconds=900.0,
       ),
       optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=4),
     )

@@ -69,7 +69,7 @@ def test_preparation_goes_on_while_the_caller_is_busy():
 
   _, ahead = feed(prepare)
   ahead.next()
-  assert second_done.wait(timeout=5)
+  assert second_done.wait(timeout=60)
   ahead.close()
 
 
