@@ -102,11 +102,14 @@ class Workload:
     shape = (run.batch_size, run.lengths.masks)
     heads = np.repeat(lengths.query, lengths.joint.shape[1])
     title = np.full(heads.shape, _TITLE)
+    passage, joint = lengths.passage.reshape(-1), lengths.joint.reshape(-1)
+    # One rung for both, as training takes it: fewer shapes to compile.
+    rung = max(self._passages.first_fit(passage), self._joints.first_fit(joint))
     positions = 1 + rng.integers(lengths.query.min() - 2, size=shape)
     return {
       "query": queries,
-      "passages": self._pack(rng, self._passages, lengths.passage, title),
-      "joints": self._pack(rng, self._joints, lengths.joint, heads),
+      "passages": self._pack(rng, self._passages, passage, title, rung),
+      "joints": self._pack(rng, self._joints, joint, heads, rung),
       "candidate_mask": np.ones(lengths.joint.shape, bool),
       "positions": np.sort(positions, axis=1).astype(np.int32),
       "targets": self._words(rng, shape),
@@ -114,30 +117,23 @@ class Workload:
     }
 
   def batches_of_every_shape(self) -> list[Batch]:
-    """Returns one batch for each pair of static shapes that can come."""
+    """Returns one batch for each of the static shapes that can come."""
     rng = np.random.default_rng(1)
     run = self._run
-    rows = rng.integers(
-      len(self.corpus), size=(run.batch_size, run.retrieval.num_candidates - 1)
+    rows = np.zeros(
+      (run.batch_size, run.retrieval.num_candidates - 1), np.int64
     )
     query = self.query_lengths(rng)
-    lengths = self.lengths(query, rows)
-    queries = self.queries(rng, query)
+    batch = self.batch(rng, self.queries(rng, query), self.lengths(query, rows))
+    one = np.ones(rows.shape[0] * (rows.shape[1] + 1), np.int64)
     return [
-      self.batch(rng, queries, lengths)
+      batch
       | {
-        "passages": self._blank(self._passages, first),
-        "joints": self._blank(self._joints, second),
+        "passages": self._pack(rng, self._passages, one, one, rung),
+        "joints": self._pack(rng, self._joints, one, one, rung),
       }
-      for first in range(len(self._passages.rungs))
-      for second in range(len(self._joints.rungs))
+      for rung in range(len(self._joints.rungs))
     ]
-
-  def _blank(self, shapes: ladder.Ladder, rung: int) -> RaggedRows:
-    one = np.ones(sum(shapes.sizes), np.int64)
-    return shapes.pack(
-      one, rung, lambda rows, static: _padded(one[rows], one[rows], static)
-    )
 
   def _pack(
     self,
@@ -145,12 +141,12 @@ class Workload:
     shapes: ladder.Ladder,
     lengths: np.ndarray,
     heads: np.ndarray,
+    rung: int,
   ) -> RaggedRows:
-    flat = lengths.reshape(-1)
     return shapes.pack(
-      flat,
-      shapes.first_fit(flat),
-      lambda rows, static: self._rows(rng, flat[rows], heads[rows], static),
+      lengths,
+      rung,
+      lambda rows, static: self._rows(rng, lengths[rows], heads[rows], static),
     )
 
   def _rows(
