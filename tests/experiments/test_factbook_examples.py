@@ -56,7 +56,7 @@ def test_a_value_that_looks_like_a_template_is_left_alone():
 def test_placed_facts_fit_and_their_passage_holds_the_value(
   placed, corpus, tokenizer
 ):
-  assert len(placed) > 6_000
+  assert len(placed) > 1_500
   for one in placed[::7]:
     passage = corpus.passage(corpus.row_of(one.passage_uid))
     assert one.fact.value in passage.text
@@ -64,10 +64,10 @@ def test_placed_facts_fit_and_their_passage_holds_the_value(
     assert 1 <= len(tokenizer.encode(one.fact.value)) <= 8
 
 
-def test_a_fact_that_does_not_fit_is_left_out(facts, corpus, tokenizer):
-  few = facts[:200]
+def test_a_fact_that_does_not_fit_is_left_out(placed, corpus, tokenizer):
+  few = [one.fact for one in placed[:200]]
 
-  assert len(examples.place_facts(few, corpus, tokenizer, 24)) > 100
+  assert len(examples.place_facts(few, corpus, tokenizer, 24)) == 200
   assert examples.place_facts(few, corpus, tokenizer, 3) == []
 
 
