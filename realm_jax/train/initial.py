@@ -2,7 +2,6 @@
 """Where a stage's parameters start: at random, from BERT, or a workdir."""
 
 import functools
-from typing import Any
 
 from etils import epath
 from flax import linen as nn
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from realm_jax import checkpoints
-from realm_jax.config import BertConfig, RunConfig
+from realm_jax.config import RunConfig
 from realm_jax.models.embedder import Embedder
 from realm_jax.models.import_bert import load_bert
 from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
@@ -50,8 +49,12 @@ def retriever_params(run: RunConfig, rng: jax.Array) -> dict[str, Params]:
     for tower in towers.values():
       checkpoints.check_same_architecture(tower, fresh, source)
   else:
-    bert = _imported(source, run.embedder.bert)["bert"]
-    towers = {"shared": _with_bert(fresh, bert, source)}
+    imported = load_bert(source, run.embedder.bert)
+    tower = _with_bert(fresh, imported["bert"], source)
+    if run.embedder.pooling == "pooler" and "pooler" in imported:
+      tower["head"] = {**fresh["head"], "pooler": imported["pooler"]}
+    checkpoints.check_same_architecture(tower, fresh, source)
+    towers = {"shared": tower}
   if run.embedder.shared and run.stage != "openqa":
     return _one_tower(towers, source)
   return two_towers(towers)
@@ -71,7 +74,7 @@ def encoder_params(run: RunConfig, rng: jax.Array) -> Params:
     restored = checkpoints.restore_params(*workdir, "encoder")
     checkpoints.check_same_architecture(restored, fresh, source)
     return restored
-  imported = _imported(source, run.encoder)
+  imported = load_bert(source, run.encoder)
   params = _with_bert(fresh, imported["bert"], source)
   if "mlm_head" in imported:
     params = {**params, "mlm_head": imported["mlm_head"]}
@@ -94,7 +97,7 @@ def reader_params(run: RunConfig, rng: jax.Array) -> Params:
   if (workdir := _as_workdir(source)) is not None:
     bert = checkpoints.restore_params(*workdir, "encoder")["bert"]
   else:
-    bert = _imported(source, run.encoder)["bert"]
+    bert = load_bert(source, run.encoder)["bert"]
   return _with_bert(fresh, bert, source)
 
 
@@ -132,10 +135,6 @@ def _as_workdir(source: str) -> tuple[epath.Path, int] | None:
   if not path.exists():
     return None  # A hub name; load_bert says so if it is none.
   return path, checkpoints.newest_step(path)
-
-
-def _imported(source: str, config: BertConfig) -> dict[str, Any]:
-  return load_bert(source, config)
 
 
 def _with_bert(fresh: Params, bert: Params, source: str) -> dict[str, Params]:
