@@ -14,7 +14,7 @@ from experiments.factbook_demo import facts as facts_lib
 from experiments.factbook_demo import wordings
 from experiments.factbook_demo.facts import Fact
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.factbook import read_factbook, slug
+from realm_jax.data.factbook import read_factbook
 from realm_jax.data.records import Document, Passage
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.eval.scores import exact_match
@@ -37,12 +37,8 @@ def demo_documents() -> list[Document]:
   They are a quarter of them all: few enough for an index over them to be
   rebuilt in seconds.
   """
-  fields = {slug(one.field) for one in facts_lib.RELATIONS.values()}
-  return [
-    document
-    for document in read_factbook()
-    if document.uid.rpartition("/")[2] in fields
-  ]
+  fields = {relation.field for relation in facts_lib.RELATIONS.values()}
+  return list(read_factbook(fields))
 
 
 def write_documents(path: pathlib.Path, documents: Iterable[Document]) -> None:

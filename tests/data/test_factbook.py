@@ -20,6 +20,16 @@ def test_every_country_and_field_is_one_document(documents):
   assert sum(len(d.text.split()) for d in documents.values()) > 650_000
 
 
+def test_some_fields_alone_are_the_same_documents(documents):
+  found = list(read_factbook({"Capital", "Area"}))
+
+  assert {document.uid.partition("/")[2] for document in found} == {
+    "capital",
+    "area",
+  }
+  assert all(documents[document.uid] == document for document in found)
+
+
 def test_documents_start_with_their_field_and_hold_plain_text(documents):
   for uid, document in documents.items():
     assert uid == f"{slug(document.title)}/{uid.partition('/')[2]}"
