@@ -30,7 +30,7 @@ from realm_jax.eval.batching import fixed_batches
 from realm_jax.eval.fill import Filled, make_filler, make_scorer
 from realm_jax.eval.predictions import Candidate, SpanPrediction
 from realm_jax.eval.retrieval import RECALL_AT, recall_figures
-from realm_jax.eval.retriever import Retriever, query_rows
+from realm_jax.eval.retriever import Retriever
 from realm_jax.shapes import Batch, RaggedRows
 from realm_jax.train import workdir as workdirs
 
@@ -239,7 +239,7 @@ class _Filler:
     target_mask = np.stack([m.target_mask for m in masked])
     positions = np.stack([m.positions for m in masked])
     return {
-      "query": query_rows(
+      "query": collate.query_rows(
         [m.ids for m in masked], self._tokenizer, self._run.lengths.query
       ),
       # One further on: [CLS] comes first.

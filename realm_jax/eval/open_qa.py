@@ -14,7 +14,7 @@ from rich.text import Text
 
 from realm_jax import checkpoints
 from realm_jax.config import RunConfig
-from realm_jax.data.collate import joint_rows
+from realm_jax.data.collate import joint_rows, query_rows
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Passage, Question
@@ -27,7 +27,7 @@ from realm_jax.eval.predictions import (
   QuestionPrediction,
 )
 from realm_jax.eval.retrieval import RECALL_AT, recall_figures
-from realm_jax.eval.retriever import Retriever, query_rows
+from realm_jax.eval.retriever import Retriever
 from realm_jax.eval.scores import exact_match, token_f1
 from realm_jax.eval.spans import (
   BestSpans,

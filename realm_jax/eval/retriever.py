@@ -8,28 +8,16 @@ from jaxtyping import Int32
 import numpy as np
 
 from realm_jax.config import RunConfig
-from realm_jax.data.collate import query_row
+from realm_jax.data.collate import query_rows
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.eval.batching import fixed_batches
 from realm_jax.index import store
 from realm_jax.index.search import Neighbors
-from realm_jax.shapes import Params, TokenRows
+from realm_jax.shapes import Params
 from realm_jax.train.search import Searcher
 
 _BATCH = 32
-
-
-def query_rows(
-  queries: Sequence[Int32[np.ndarray, "_"]], tokenizer: Tokenizer, length: int
-) -> TokenRows:
-  """Returns rows [n, Q] of queries given as pieces."""
-  rows = [query_row(ids, tokenizer, length) for ids in queries]
-  return TokenRows(
-    ids=np.stack([row["ids"] for row in rows]),
-    segments=np.stack([row["segments"] for row in rows]),
-    mask=np.stack([row["mask"] for row in rows]),
-  )
 
 
 class Retriever:

@@ -8,9 +8,10 @@ import pytest
 
 from realm_jax import checkpoints
 from realm_jax.data import collate
+from realm_jax.data.collate import query_rows
 from realm_jax.data.pretrain import MaskedTexts
 from realm_jax.eval import masked_spans
-from realm_jax.eval.retriever import Retriever, query_rows
+from realm_jax.eval.retriever import Retriever
 from realm_jax.models.embedder import Embedder
 from realm_jax.models.reader import KnowledgeAugmentedEncoder
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from realm_jax import checkpoints
+from realm_jax.data.collate import query_rows
 from realm_jax.data.tokenize import train_tokenizer
-from realm_jax.eval.retriever import Retriever, query_rows
+from realm_jax.eval.retriever import Retriever
 from realm_jax.models.embedder import Embedder, tower
 
 
