@@ -25,11 +25,10 @@ import numpy as np
 
 from benchmarks.peers.turns import Peer
 from benchmarks.workload import Lengths, RowLengths, Workload, model_flop
-from realm_jax import sharding
+from realm_jax import allocator, sharding
 from realm_jax.config import (
   BertConfig,
   EmbedderConfig,
-  LengthConfig,
   RunConfig,
 )
 from realm_jax.index.embeddings import Embeddings
@@ -105,8 +104,7 @@ class Trainer:
     shape = (len(workload.corpus), run.embedder.dim)
     vectors = rng.normal(size=shape).astype(np.float32)
     self._index = ExactIndex(Embeddings([vectors]))
-    for batch in workload.batches_of_every_shape():
-      self._program.compile(batch)
+    self._program.compile(workload.batches_of_every_shape())
     self._seen: dict[int, RowLengths] = {}
     self.batches: list[Batch] = []  # Of the last turn.
     self._next_seed = 0
@@ -189,21 +187,19 @@ def _tokens(lengths: RowLengths) -> int:
 def make_run() -> RunConfig:
   """Returns the run that the flags describe: REALM's lengths, K = 8."""
   bert = PRESETS[_PRESET.value]
-  # Rows of one length have nothing to gain from several rectangles.
-  lengths = LengthConfig(groups=1) if _LENGTHS.value == "full" else None
   return RunConfig(
     stage="realm",
     num_steps=1_000_000,
     batch_size=_BATCH.value,
-    lengths=lengths or LengthConfig(),
     embedder=EmbedderConfig(bert=bert),
     encoder=bert,
   )
 
 
 def main(argv: list[str]) -> None:
-  """Prints a line a turn and the whole as JSON."""
+  """Prints the figures, and again as JSON."""
   del argv
+  allocator.keep_freed_memory()
   run = make_run()
   workload = Workload(
     run,

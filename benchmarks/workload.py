@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from realm_jax.config import BertConfig, RunConfig
-from realm_jax.data import ladder
-from realm_jax.shapes import Batch, RaggedRows, TokenRows
+from realm_jax.data import packing
+from realm_jax.shapes import Batch, PackedRows, TokenRows
 
 Lengths = Literal["full", "real"]
 
@@ -50,14 +50,17 @@ class Workload:
     picks = rng.integers(num_passages, size=(_SIMULATED, run.batch_size, k - 1))
     expected = [self.lengths(self.query_lengths(rng), pick) for pick in picks]
 
-    def plan(name: str, longest: int) -> ladder.Ladder:
+    def plan(name: str, bert: BertConfig) -> packing.Packing:
       flat = [getattr(lengths, name).reshape(-1) for lengths in expected]
-      return ladder.plan(
-        np.stack(flat), longest, groups=run.lengths.groups, multiple=devices
+      return packing.plan(
+        np.stack(flat),
+        getattr(run.lengths, name),
+        model_width=bert.hidden_size,
+        multiple=devices,
       )
 
-    self._passages = plan("passage", run.lengths.passage)
-    self._joints = plan("joint", run.lengths.joint)
+    self._passages = plan("passage", run.embedder.bert)
+    self._joints = plan("joint", run.encoder)
 
   def _draw(
     self,
@@ -138,16 +141,13 @@ class Workload:
   def _pack(
     self,
     rng: np.random.Generator,
-    shapes: ladder.Ladder,
+    shapes: packing.Packing,
     lengths: np.ndarray,
     heads: np.ndarray,
     rung: int,
-  ) -> RaggedRows:
-    return shapes.pack(
-      lengths,
-      rung,
-      lambda rows, static: self._rows(rng, lengths[rows], heads[rows], static),
-    )
+  ) -> PackedRows:
+    rows = self._rows(rng, lengths, heads, lengths.max().item())
+    return shapes.pack(rows, rung)
 
   def _rows(
     self,

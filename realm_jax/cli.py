@@ -80,6 +80,9 @@ def _train_flags() -> None:
 
 def _train(args: list[str]) -> int:
   _no_more(args)
+  from realm_jax import allocator
+
+  allocator.keep_freed_memory()
   from realm_jax import config
   from realm_jax.train import loop, stop, workdir
 

@@ -86,11 +86,9 @@ class LengthConfig:
   passage: int = 288  # P: [CLS] title [SEP] body [SEP]
   joint: int = 384  # T: [CLS] query [SEP] (title) body [SEP]
   masks: int = 10  # M: predicted positions a query.
-  # Rows are sorted by length into this many rectangles (shapes.RaggedRows).
-  groups: int = 4
 
   def __post_init__(self) -> None:
-    for name in ("query", "passage", "joint", "masks", "groups"):
+    for name in ("query", "passage", "joint", "masks"):
       value = getattr(self, name)
       _require(value > 0, f"lengths.{name} must be positive, got {value}.")
     _require(

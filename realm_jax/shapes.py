@@ -9,6 +9,7 @@ Axes, in every signature and comment:
   H  model width                      D  retrieval width
   V  vocabulary                       N  passages of the corpus
   C  retriever beam                   R  passages that the reader reads
+  L  places of a line of packed rows  S  slots for rows on such a line
   W  widest answer span, in pieces    n  rows, when none of these is meant
 
 Lower case is this device's or this host's share. A mask is bool, True = keep.
@@ -31,11 +32,15 @@ class TokenRows(TypedDict):
   mask: Array  # bool[n, T]: True where there is a token.
 
 
-class RaggedRows(TypedDict):
-  """Rows of unequal length in a few rectangles, so little is padding.
+class PackedRows(TypedDict):
+  """n rows of unequal length, several to a line, so that little is padding.
 
-  Row `i` of the whole is row `order[i]` of the concatenated groups.
+  A line has S slots, one a row. Row `i` of the batch is the one in slot
+  `order[i]` of all lines' slots, line after line.
   """
 
-  groups: tuple[TokenRows, ...]
+  ids: Array  # i32[lines, L]
+  segments: Array  # i32[lines, L]
+  mask: Array  # i32[lines, L]: whose token it is, 1 to S; 0 for padding.
+  starts: Array  # i32[lines, S]: where on its line a slot's row begins.
   order: Array  # i32[n]

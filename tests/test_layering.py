@@ -11,7 +11,7 @@ PACKAGE = ROOT / "realm_jax"
 LAYERS = (
   ("shapes",),
   ("config",),
-  ("sharding", "checkpoints"),
+  ("allocator", "sharding", "checkpoints"),
   ("models",),
   ("objectives",),
   ("data",),

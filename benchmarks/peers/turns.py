@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from realm_jax.config import RunConfig
-from realm_jax.shapes import Batch, RaggedRows, TokenRows
+from realm_jax.shapes import Batch, PackedRows, TokenRows
 
 
 class Peer:
@@ -106,16 +106,17 @@ class Peer:
     )
 
 
-def _whole(rows: RaggedRows, length: int) -> TokenRows:
-  """Puts ragged rows back into one rectangle, in their own order."""
-
-  def field(name: str) -> np.ndarray:
-    padded = [
-      np.pad(group[name], [(0, 0), (0, length - group[name].shape[1])])  # type: ignore[literal-required]
-      for group in rows["groups"]
-    ]
-    return np.concatenate(padded)[rows["order"]]
-
+def _whole(rows: PackedRows, length: int) -> TokenRows:
+  """Lays packed rows out one to a line again, in their own order."""
+  line, slot = np.divmod(rows["order"], rows["starts"].shape[1])
+  place = rows["starts"][line, slot][:, None] + np.arange(length)
+  width = rows["ids"].shape[1]
+  on_line = place < width
+  place = np.minimum(place, width - 1)
+  own = rows["mask"][line[:, None], place] == slot[:, None] + 1
+  mask = on_line & own
   return TokenRows(
-    ids=field("ids"), segments=field("segments"), mask=field("mask")
+    ids=np.where(mask, rows["ids"][line[:, None], place], 0),
+    segments=np.where(mask, rows["segments"][line[:, None], place], 0),
+    mask=mask,
   )

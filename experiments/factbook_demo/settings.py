@@ -18,9 +18,7 @@ from realm_jax.config import (
 )
 
 VOCABULARY = 8000
-# Two rectangles of rows: more would save little padding, and each has to be
-# compiled.
-LENGTHS = LengthConfig(query=26, passage=56, joint=82, masks=8, groups=2)
+LENGTHS = LengthConfig(query=26, passage=56, joint=82, masks=8)
 
 _BERT = BertConfig(
   vocab_size=VOCABULARY,

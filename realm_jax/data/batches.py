@@ -50,13 +50,13 @@ def make_batches(
   )
 
 
-def sample_query_lengths(
-  dataset: grain.MapDataset, count: int = 512
+def sample_lengths(
+  dataset: grain.MapDataset, field: str, count: int = 512
 ) -> Int32[np.ndarray, "_"]:
-  """Returns how many tokens the queries of the first examples have.
+  """Returns how many tokens that field's rows of the first examples have.
 
   Before the dataset is shared out: the same on every process.
   """
   first = range(min(count, len(dataset)))
-  lengths = [int(dataset[i]["query"]["mask"].sum()) for i in first]
+  lengths = [int(dataset[i][field]["mask"].sum()) for i in first]
   return np.array(lengths, np.int32)

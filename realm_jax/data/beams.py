@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A question's retrieved passages to the batch of a fine-tuning step (ORQA)."""
 
+from collections.abc import Iterator
 import functools
 
 from jaxtyping import Bool, Float32, Int, Int32
 import numpy as np
 
 from realm_jax.config import RunConfig
-from realm_jax.data import collate
+from realm_jax.data import collate, packing
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
@@ -34,11 +35,27 @@ class BeamCollator:
     corpus: PassageCorpus,
     tokenizer: Tokenizer,
     questions: Questions,
+    query_lengths: Int[np.ndarray, "_"],
+    *,
+    num_devices: int = 1,
+    process_index: int = 0,
+    process_count: int = 1,
   ) -> None:
-    """Checks that the reader's passages are a part of the beam.
+    """Plans the shapes that the reader's rows come in.
+
+    Args:
+      run: lengths, batch_size, and the beam's sizes.
+      corpus: that beams come from.
+      tokenizer: the corpus' own.
+      questions: with their answers.
+      query_lengths: tokens of some questions, the same on every process.
+      num_devices: of this process, over which its rows are divided.
+      process_index: this process.
+      process_count: of the run; each brings the same number of rows.
 
     Raises:
-      ValueError: openqa.read exceeds openqa.beam, or openqa.beam the corpus.
+      ValueError: openqa.read exceeds openqa.beam, or openqa.beam the corpus,
+        or the rows do not divide over the devices.
     """
     beam, read = run.openqa.beam, run.openqa.read
     if not read <= beam <= len(corpus):
@@ -48,7 +65,25 @@ class BeamCollator:
       )
     self._run, self._corpus, self._tokenizer = run, corpus, tokenizer
     self._questions = questions
+    self._process = (process_index, process_count)
+    self._packing = packing.plan(
+      self._simulate(query_lengths, run.batch_size // process_count * read),
+      run.lengths.joint,
+      model_width=run.encoder.hidden_size,
+      multiple=num_devices,
+    )
     self._answer_ids = functools.lru_cache(maxsize=100_000)(self._encode)
+
+  def _simulate(self, query_lengths: np.ndarray, num_rows: int) -> np.ndarray:
+    queries = packing.simulate(query_lengths, num_rows)
+    rows = packing.simulate(np.arange(len(self._corpus)), num_rows)
+    return collate.joint_lengths(
+      queries,
+      self._corpus,
+      rows,
+      self._run.lengths.joint,
+      with_title=self._run.data.reader_sees_title,
+    )
 
   def _encode(self, answer: str) -> np.ndarray:
     return self._tokenizer.encode(answer).ids
@@ -87,10 +122,21 @@ class BeamCollator:
       "beam_embs": beam_embs,
       "beam_mask": np.ones(beam.shape, bool),
       "beam_has_answer": self._has_answer(questions, beam),
-      "joint": joints.rows,
+      "joint": self._packing.fit(joints.rows, *self._process),
       "block_mask": joints.block_mask,
       "gold_spans": self._gold_spans(questions, joints),
     }
+
+  def shapes(
+    self,
+    examples: Batch,
+    beam: Int32[np.ndarray, "B C"],
+    beam_embs: Float32[np.ndarray, "B C D"],
+  ) -> Iterator[Batch]:
+    """Yields a batch of every shape there is, to compile for."""
+    batch = self(examples, beam, beam_embs)
+    for joint in self._packing.shapes(len(batch["block_mask"])):
+      yield {**batch, "joint": joint}
 
   def _has_answer(
     self, questions: list[Question], beam: np.ndarray

@@ -8,12 +8,11 @@ from jaxtyping import Int
 import numpy as np
 
 from realm_jax.config import RunConfig
-from realm_jax.data import collate, ladder
+from realm_jax.data import collate, packing
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.shapes import Batch, TokenRows
 
-_SIMULATED_BATCHES = 200
 _MASKED = ("positions", "targets", "target_mask")
 
 
@@ -54,7 +53,7 @@ def choose_candidates(
 
 
 class RealmCollator:
-  """Makes REALM batches in the shapes of a ladder fixed at the start."""
+  """Makes REALM batches in a few shapes, fixed at the start."""
 
   def __init__(
     self,
@@ -85,26 +84,22 @@ class RealmCollator:
     """
     corpus.check_tokenizer(tokenizer)
     self._run, self._corpus, self._tokenizer = run, corpus, tokenizer
-    self._process = (process_index, process_count)
+    self._process_index = process_index
     self._num_queries = num_queries = run.batch_size // process_count
     rows, queries = self._simulate(query_lengths, num_queries)
-    groups = {"groups": run.lengths.groups, "multiple": num_devices}
     every_row = np.arange(len(corpus))
     longest_query = np.full(len(corpus), run.lengths.query)
-    self._passages = ladder.plan(
+    self._passages = packing.plan(
       self._passage_lengths(rows),
-      ladder.round_up(
-        self._passage_lengths(every_row).max().item(), run.lengths.passage
-      ),
-      **groups,
+      self._passage_lengths(every_row).max().item(),
+      model_width=run.embedder.bert.hidden_size,
+      multiple=num_devices,
     )
-    self._joints = ladder.plan(
+    self._joints = packing.plan(
       self._joint_lengths(queries, rows),
-      ladder.round_up(
-        self._joint_lengths(longest_query, every_row).max().item(),
-        run.lengths.joint,
-      ),
-      **groups,
+      self._joint_lengths(longest_query, every_row).max().item(),
+      model_width=run.encoder.hidden_size,
+      multiple=num_devices,
     )
 
   def _simulate(
@@ -112,7 +107,7 @@ class RealmCollator:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Draws batches: [s, B * K] passages, and the lengths of their queries."""
     num_candidates = self._run.retrieval.num_candidates
-    shape = (_SIMULATED_BATCHES, num_queries, num_candidates)
+    shape = (packing.SIMULATED_BATCHES, num_queries, num_candidates)
     # Fixed: every process, and a resumed run, must plan the same shapes.
     rng = np.random.default_rng(0)
     rows = rng.integers(len(self._corpus), size=shape)
@@ -122,7 +117,7 @@ class RealmCollator:
     rows[:, :, 0] = collate.NULL_ROW
     queries = rng.choice(query_lengths, size=(*shape[:2], 1))
     queries = np.broadcast_to(queries, shape)
-    flat = (_SIMULATED_BATCHES, -1)
+    flat = (packing.SIMULATED_BATCHES, -1)
     return rows.reshape(flat), queries.reshape(flat)
 
   def _passage_lengths(self, rows: np.ndarray) -> np.ndarray:
@@ -164,38 +159,27 @@ class RealmCollator:
     """
     rows = self._all_rows(candidates)  # [B * K]
     queries = examples["query"]
-    lengths = self._lengths(queries, rows)
     num_candidates = self._run.retrieval.num_candidates
-
-    def make_passages(members: np.ndarray, length: int) -> TokenRows:
-      return collate.passage_rows(
-        self._corpus, self._tokenizer, rows[members], length
-      )
-
-    def make_joints(members: np.ndarray, length: int) -> TokenRows:
-      own = members // num_candidates
-      return collate.joint_rows(
-        TokenRows(
-          ids=queries["ids"][own],
-          segments=queries["segments"][own],
-          mask=queries["mask"][own],
-        ),
-        self._corpus,
-        self._tokenizer,
-        rows[members],
-        length,
-        with_title=self._run.data.reader_sees_title,
-      ).rows
-
+    passages = collate.passage_rows(
+      self._corpus, self._tokenizer, rows, self._run.lengths.passage
+    )
+    joints = collate.joint_rows(
+      TokenRows(
+        ids=np.repeat(queries["ids"], num_candidates, axis=0),
+        segments=np.repeat(queries["segments"], num_candidates, axis=0),
+        mask=np.repeat(queries["mask"], num_candidates, axis=0),
+      ),
+      self._corpus,
+      self._tokenizer,
+      rows,
+      self._run.lengths.joint,
+      with_title=self._run.data.reader_sees_title,
+    ).rows
     has_null = np.ones((len(candidates.mask), 1), bool)
     return {
       "query": queries,
-      "passages": self._passages.pack(
-        lengths.passages, rung, make_passages, *self._process
-      ),
-      "joints": self._joints.pack(
-        lengths.joints, rung, make_joints, *self._process
-      ),
+      "passages": self._passages.pack(passages, rung, self._process_index),
+      "joints": self._joints.pack(joints, rung, self._process_index),
       "candidate_mask": np.concatenate([has_null, candidates.mask], axis=1),
       **{name: examples[name] for name in _MASKED},
     }

@@ -11,10 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 from realm_jax import shapes
 from realm_jax.config import RunConfig
 from realm_jax.models.embedder import Embedder, tower
-from realm_jax.models.ragged import encode_rows
 from realm_jax.models.reader import KnowledgeAugmentedEncoder
 from realm_jax.objectives import mlm, retrieval
-from realm_jax.shapes import Batch, Params, TokenRows
+from realm_jax.shapes import Batch, PackedRows, Params, TokenRows
 
 
 class Filled(NamedTuple):
@@ -61,14 +60,14 @@ def make_scorer(
 
   @jax.jit
   def score(params: Params, batch: Batch) -> jax.Array:
-    def embed(side: str, rows: TokenRows) -> jax.Array:
+    def embed(side: str, rows: TokenRows | PackedRows) -> jax.Array:
       variables = {"params": tower(params, side)}
       return embedder.apply(variables, **rows, deterministic=True)
 
     queries = embed("query", batch["query"])
-    passages = encode_rows(
-      lambda rows: embed("document", rows), batch["passages"]
-    ).reshape(len(queries), -1, queries.shape[1])  # [B, K, D]
+    passages = embed("document", batch["passages"]).reshape(
+      len(queries), -1, queries.shape[1]
+    )  # [B, K, D]
     scores = retrieval.candidate_scores(
       queries, passages, run.embedder.temperature
     )
@@ -92,15 +91,13 @@ def make_filler(
   ) -> Filled:
     num_queries, num_candidates = retrieval_log_probs.shape
     keep = batch["target_mask"]
-
-    def read(rows: TokenRows, positions: jax.Array) -> jax.Array:
-      logits = encoder.apply(
-        {"params": params}, **rows, positions=positions, deterministic=True
-      )
-      return jax.nn.log_softmax(logits, axis=-1)
-
-    positions = jnp.repeat(batch["positions"], num_candidates, axis=0)
-    log_probs = encode_rows(read, batch["joints"], positions).reshape(
+    logits = encoder.apply(
+      {"params": params},
+      **batch["joints"],
+      positions=jnp.repeat(batch["positions"], num_candidates, axis=0),
+      deterministic=True,
+    )
+    log_probs = jax.nn.log_softmax(logits, axis=-1).reshape(
       num_queries, num_candidates, keep.shape[1], -1
     )  # [B, K, M, V]
     targets = batch["targets"][:, None, :, None]

@@ -31,7 +31,7 @@ from realm_jax.eval.fill import Filled, make_filler, make_scorer
 from realm_jax.eval.predictions import Candidate, SpanPrediction
 from realm_jax.eval.retrieval import RECALL_AT, recall_figures
 from realm_jax.eval.retriever import Retriever
-from realm_jax.shapes import Batch, RaggedRows
+from realm_jax.shapes import Batch, TokenRows
 from realm_jax.train import workdir as workdirs
 
 _BATCH = 16
@@ -248,19 +248,17 @@ class _Filler:
       "target_mask": target_mask,
     }
 
-  def _null_joints(self, examples: Batch) -> RaggedRows:
+  def _null_joints(self, examples: Batch) -> TokenRows:
     queries = examples["query"]
     num_queries = len(queries["ids"])
-    joint = collate.joint_rows(
+    return collate.joint_rows(
       queries,
       self._corpus,
       self._tokenizer,
       np.full(num_queries, collate.NULL_ROW),
       self._longest + 1,  # The null document is one [SEP].
       with_title=False,
-    )
-    order = np.arange(num_queries, dtype=np.int32)
-    return RaggedRows(groups=(joint.rows,), order=order)
+    ).rows
 
   def _prediction(
     self, span: MaskedSpan, filled: Filled, neighbors: np.ndarray | None

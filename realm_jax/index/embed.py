@@ -13,7 +13,7 @@ from realm_jax import sharding
 from realm_jax.config import EmbedderConfig, RunConfig
 from realm_jax.data import collate
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.ladder import LENGTH_STEP
+from realm_jax.data.packing import LENGTH_STEP
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.models.embedder import Embedder, tower
 from realm_jax.shapes import Array, Params, TokenRows
@@ -22,6 +22,7 @@ from realm_jax.shapes import Array, Params, TokenRows
 # an accelerator computes for longer than a batch takes to dispatch.
 _TOKENS_PER_CPU = 2**11
 _TOKENS_PER_ACCELERATOR = 2**15
+_STATIC_LENGTHS = 4  # That passages are padded to.
 _IN_FLIGHT = 2  # Batches: one computes, the next is being collated.
 
 
@@ -54,7 +55,7 @@ class CorpusEmbedder:
       corpus, np.arange(len(corpus)), run.lengths.passage
     )
     self._lengths = static_lengths(
-      self._num_tokens, run.lengths.groups, run.lengths.passage
+      self._num_tokens, _STATIC_LENGTHS, run.lengths.passage
     )
     self._embed_rows = make_embed_rows(run.embedder, mesh)
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from realm_jax.config import BertConfig
+from realm_jax.models import packed
 from realm_jax.models.dropout import Dropout
 
 Initializer = Callable[..., Any]
@@ -140,8 +141,14 @@ class RelativeBias(nn.Module):
     return jnp.transpose(table[buckets], (2, 0, 1))[None]
 
 
+def _sees(query: Array, key: Array) -> Array:
+  """Whether a token attends to another, given the rows that they are of."""
+  # Padding (0) sees every token, as Hugging Face's does.
+  return (key > 0) & ((query == key) | (query == 0))
+
+
 class SelfAttention(nn.Module):
-  """Multi-head attention of each token to its row's real tokens.
+  """Multi-head attention of each token to those of its own row.
 
   Written out, because `jax.nn.dot_product_attention` has no dropout, and a
   quarter more time on a CPU.
@@ -154,7 +161,7 @@ class SelfAttention(nn.Module):
   def __call__(
     self,
     states: Float[Array, "tokens H"],
-    mask: Bool[Array, "n T"],
+    mask: Bool[Array, "n T"] | Int[Array, "n T"],
     *,
     deterministic: bool,
   ) -> Float[Array, "tokens H"]:
@@ -179,8 +186,9 @@ class SelfAttention(nn.Module):
     if config.positions == "relative":
       bias = RelativeBias(config, self.layer, name="position_bias")(length)
       logits += jnp.broadcast_to(bias, logits.shape)
-    # A finite floor: a row that is all padding gets even weights, not NaN.
-    keep = jnp.broadcast_to(mask[:, None, None, :], logits.shape)
+    keep = _sees(mask[:, None, :, None], mask[:, None, None, :])
+    # A finite floor: a line that is all padding gets even weights, not NaN.
+    keep = jnp.broadcast_to(keep, logits.shape)
     logits = jnp.where(keep, logits, -1e9)
     weights = jax.nn.softmax(logits, axis=-1).astype(query.dtype)
     weights = Dropout(config.attention_dropout)(
@@ -200,7 +208,7 @@ class BertLayer(nn.Module):
   def __call__(
     self,
     states: Float[Array, "tokens H"],
-    mask: Bool[Array, "n T"],
+    mask: Bool[Array, "n T"] | Int[Array, "n T"],
     *,
     deterministic: bool,
   ) -> Float[Array, "tokens H"]:
@@ -267,7 +275,8 @@ class BertEncoder(nn.Module):
     self,
     ids: Int[Array, "n T"],
     segments: Int[Array, "n T"],
-    mask: Bool[Array, "n T"],
+    mask: Bool[Array, "n T"] | Int[Array, "n T"],
+    starts: Int[Array, "n S"] | None = None,
     *,
     deterministic: bool,
   ) -> Float[Array, "n T H"]:
@@ -275,20 +284,20 @@ class BertEncoder(nn.Module):
 
     States at padded places are finite and mean nothing.
 
+    Args:
+      ids: token ids.
+      segments: 0 or 1.
+      mask: True at tokens, or on lines of packed rows whose token it is.
+      starts: of packed rows; see `shapes.PackedRows`.
+      deterministic: no dropout.
+
     Raises:
-      ValueError: the rows are longer than `max_positions`.
+      ValueError: plain rows are longer than `max_positions`.
     """
     config = self.config
-    length = ids.shape[1]
-    if length > config.max_positions:
-      raise ValueError(
-        f"Rows of {length} tokens exceed bert.max_positions "
-        f"({config.max_positions}): lower config.lengths."
-      )
     states = self.token_embed(ids) + self.segment_embed(segments)
     if config.positions == "absolute":
-      places = self.position_embed.embedding[None, :length]
-      states += jnp.broadcast_to(places, states.shape)
+      states += self._position_states(mask, starts)
     states = self.drop(self.embed_norm(states), deterministic=deterministic)
     # [n * T, H]: with one axis less the matrix products' gradients need no
     # transposed copies, a fifth of an MLP's time on a CPU.
@@ -298,6 +307,20 @@ class BertEncoder(nn.Module):
     if config.norm == "pre":
       states = self.final_norm(states)
     return states.reshape(*ids.shape, config.hidden_size)
+
+  def _position_states(
+    self, mask: Array, starts: Int[Array, "n S"] | None
+  ) -> Float[Array, "n T H"]:
+    if starts is not None:
+      return self.position_embed(packed.places(mask, starts))
+    length = mask.shape[1]
+    if length > self.config.max_positions:
+      raise ValueError(
+        f"Rows of {length} tokens exceed bert.max_positions "
+        f"({self.config.max_positions}): lower config.lengths."
+      )
+    table = self.position_embed.embedding[None, :length]
+    return jnp.broadcast_to(table, (*mask.shape, self.config.hidden_size))
 
   def token_table(self) -> Float[Array, "V H"]:
     """Returns the token embeddings, for a decoder tied to them."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from realm_jax.config import EmbedderConfig
-from realm_jax.models import bert
+from realm_jax.models import bert, packed
 from realm_jax.models.dropout import Dropout
 from realm_jax.shapes import Params
 
@@ -26,34 +26,43 @@ class Embedder(nn.Module):
     self,
     ids: Int[Array, "n T"],
     segments: Int[Array, "n T"],
-    mask: Bool[Array, "n T"],
+    mask: Bool[Array, "n T"] | Int[Array, "n T"],
+    starts: Int[Array, "n S"] | None = None,
+    order: Int[Array, "rows"] | None = None,
     *,
     deterministic: bool,
-  ) -> Float[Array, "n D"]:
-    """Returns float32 vectors: scores feed a softmax over near-equals."""
+  ) -> Float[Array, "_ D"]:
+    """Returns float32 vectors: scores feed a softmax over near-equals.
+
+    Takes the fields of `shapes.TokenRows` or of `shapes.PackedRows`, and
+    gives a vector a row, in the rows' order.
+    """
     config = self.config
     states = bert.BertEncoder(config.bert, name="bert")(
-      ids, segments, mask, deterministic=deterministic
+      ids, segments, mask, starts, deterministic=deterministic
     )
+    if config.pooling == "mean":
+      pooled = packed.mean_states(states, mask, starts)
+    else:
+      pooled = packed.first_states(states, starts)
     return EmbedderHead(config, name="head")(
-      states, mask, deterministic=deterministic
+      packed.in_order(pooled, order), deterministic=deterministic
     )
 
 
 class EmbedderHead(nn.Module):
-  """Token states to the retrieval vector."""
+  """A pooled state to the retrieval vector."""
 
   config: EmbedderConfig
 
   @nn.compact
   def __call__(
     self,
-    states: Float[Array, "n T H"],
-    mask: Bool[Array, "n T"],
+    pooled: Float[Array, "n H"],
     *,
     deterministic: bool,
   ) -> Float[Array, "n D"]:
-    """Returns one vector a row, f32."""
+    """Returns f32 vectors."""
     config = self.config
 
     def dense(width: int, name: str) -> nn.Dense:
@@ -61,10 +70,6 @@ class EmbedderHead(nn.Module):
         width, dtype=config.bert.dtype, kernel_init=bert.BERT_INIT, name=name
       )
 
-    if config.pooling == "mean":
-      pooled = mean_of_tokens(states, mask)
-    else:
-      pooled = states[:, 0, :]  # [n, H]: [CLS].
     if config.pooling == "pooler":
       pooled = jnp.tanh(dense(config.bert.hidden_size, "pooler")(pooled))
     if config.head == "l2":
@@ -74,15 +79,6 @@ class EmbedderHead(nn.Module):
       epsilon=config.head_norm_eps, use_fast_variance=False, name="norm"
     )(projected.astype(jnp.float32))
     return Dropout(config.bert.dropout)(embs, deterministic=deterministic)
-
-
-def mean_of_tokens(
-  states: Float[Array, "n T H"], mask: Bool[Array, "n T"]
-) -> Float[Array, "n H"]:
-  """Mean over a row's real tokens, f32; zero for a row without any."""
-  weights = mask.astype(jnp.float32)
-  weights /= jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
-  return jnp.einsum("nth,nt->nh", states.astype(jnp.float32), weights)
 
 
 def unit_length(vectors: Float[Array, "n D"]) -> Float[Array, "n D"]:

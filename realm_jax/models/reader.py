@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from realm_jax.config import BertConfig
-from realm_jax.models import bert
+from realm_jax.models import bert, packed
 
 OUTSIDE_BLOCK = -1e4  # Score of a span that is no candidate (ORQA).
 SPAN_NORM_EPS = 1e-3  # ORQA's reader, unlike BERT's own LayerNorms.
@@ -23,19 +23,22 @@ class KnowledgeAugmentedEncoder(nn.Module):
     self,
     ids: Int[Array, "n T"],
     segments: Int[Array, "n T"],
-    mask: Bool[Array, "n T"],
-    positions: Int[Array, "n M"],
+    mask: Bool[Array, "n T"] | Int[Array, "n T"],
+    positions: Int[Array, "rows M"],
+    starts: Int[Array, "n S"] | None = None,
+    order: Int[Array, "rows"] | None = None,
     *,
     deterministic: bool,
-  ) -> Float[Array, "n M V"]:
-    """Returns float32 logits at `positions` only.
+  ) -> Float[Array, "rows M V"]:
+    """Returns float32 logits at `positions` of each row only.
 
     Gathering before the head saves T / M of its cost, the largest matrix
-    product of the step otherwise.
+    product of the step otherwise. Takes the fields of `shapes.TokenRows`, or
+    of `shapes.PackedRows`: the logits then have the rows' order.
     """
     encoder = bert.BertEncoder(self.config, name="bert")
-    states = encoder(ids, segments, mask, deterministic=deterministic)
-    masked = jnp.take_along_axis(states, positions[:, :, None], axis=1)
+    states = encoder(ids, segments, mask, starts, deterministic=deterministic)
+    masked = packed.states_at(states, positions, starts, order)
     return MlmHead(self.config, name="mlm_head")(masked, encoder.token_table())
 
 
@@ -81,18 +84,26 @@ class SpanReader(nn.Module):
     self,
     ids: Int[Array, "n T"],
     segments: Int[Array, "n T"],
-    mask: Bool[Array, "n T"],
-    block_mask: Bool[Array, "n T"],  # True on the passage's tokens.
+    mask: Bool[Array, "n T"] | Int[Array, "n T"],
+    block_mask: Bool[Array, "rows P"],  # True on the passage's tokens.
+    starts: Int[Array, "n S"] | None = None,
+    order: Int[Array, "rows"] | None = None,
     *,
     deterministic: bool,
-  ) -> Float[Array, "n T W"]:
+  ) -> Float[Array, "rows P W"]:
     """Returns f32 scores: [i, t, w] is the span t..t+w, both ends included.
 
-    `OUTSIDE_BLOCK` where a span leaves the block, which is contiguous.
+    `OUTSIDE_BLOCK` where a span leaves the block, which is contiguous. Takes
+    the fields of `shapes.TokenRows`, or of `shapes.PackedRows`: the scores
+    then have the rows' order.
     """
     states = bert.BertEncoder(self.config, name="bert")(
-      ids, segments, mask, deterministic=deterministic
+      ids, segments, mask, starts, deterministic=deterministic
     )
+    if starts is not None:
+      everywhere = jnp.arange(block_mask.shape[1])[None]
+      everywhere = jnp.broadcast_to(everywhere, block_mask.shape)
+      states = packed.states_at(states, everywhere, starts, order)
     scores = SpanHead(
       self.config, self.max_span, self.span_width, name="span_head"
     )(states)

@@ -46,8 +46,7 @@ def train(run: RunConfig, workdir: str) -> bool:
     feed = stack.enter_context(open_feed(run, workdir, first_step, position))
     if position is None:
       writer.save(0, state, feed.position())
-    for batch in feed.shapes():
-      program.compile(batch)
+    program.compile(feed.shapes())
     log = stack.enter_context(MetricLog(workdir, first_step))
     bar = stack.enter_context(Progress(run.stage, first_step, run.num_steps))
     steps = _Steps(run, program, feed, writer, log, bar, stop)

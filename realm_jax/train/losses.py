@@ -5,7 +5,6 @@ Each function makes a `LossFn`; the batches' fields are in `data/collate.py`.
 """
 
 from collections.abc import Callable
-import itertools
 from typing import Any
 
 import jax
@@ -13,10 +12,9 @@ import jax.numpy as jnp
 
 from realm_jax.config import RunConfig
 from realm_jax.models.embedder import Embedder, tower
-from realm_jax.models.ragged import encode_rows
 from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
 from realm_jax.objectives import ict, mlm, open_qa, retrieval
-from realm_jax.shapes import Batch, Params, Sums, TokenRows
+from realm_jax.shapes import Batch, PackedRows, Params, Sums, TokenRows
 from realm_jax.train.step import LossFn
 
 
@@ -86,9 +84,8 @@ def realm_loss(run: RunConfig) -> LossFn:
     queries = _apply(embedder, tower(towers, "query"), query_rng)(
       batch["query"]
     )  # [B, D]
-    passages = encode_rows(
-      _apply(embedder, tower(towers, "document"), passage_rng),
-      batch["passages"],
+    passages = _apply(embedder, tower(towers, "document"), passage_rng)(
+      batch["passages"]
     ).reshape(queries.shape[0], -1, queries.shape[1])  # [B, K, D]
     num_candidates = passages.shape[1]
     scores = retrieval.candidate_scores(
@@ -98,20 +95,12 @@ def realm_loss(run: RunConfig) -> LossFn:
     if not run.retrieval.null_document:
       candidate_mask = candidate_mask.at[:, 0].set(False)
     doc_log_probs = retrieval.candidate_log_probs(scores, candidate_mask)
-
-    def read(
-      rows: TokenRows, positions: jax.Array, targets: jax.Array
-    ) -> jax.Array:
-      logits = _apply(encoder, params["encoder"], joint_rng)(
-        rows, positions=positions
-      )
-      return mlm.token_log_probs(logits, targets)
-
-    log_probs = encode_rows(
-      read,
+    logits = _apply(encoder, params["encoder"], joint_rng)(
       batch["joints"],
-      jnp.repeat(batch["positions"], num_candidates, axis=0),
-      jnp.repeat(batch["targets"], num_candidates, axis=0),
+      positions=jnp.repeat(batch["positions"], num_candidates, axis=0),
+    )  # [B * K, M, V]
+    log_probs = mlm.token_log_probs(
+      logits, jnp.repeat(batch["targets"], num_candidates, axis=0)
     ).reshape(*scores.shape, -1)  # [B, K, M]
     marginal = mlm.marginal_log_likelihood(
       doc_log_probs, log_probs, keep, run.retrieval.marginal
@@ -197,17 +186,14 @@ def _apply(
   module: Any, params: Params, rng: jax.Array
 ) -> Callable[..., jax.Array]:
   """Returns (rows, **fields) -> the module's output, dropout on."""
-  calls = itertools.count()
 
-  def apply(rows: TokenRows, **fields: jax.Array) -> jax.Array:
-    # Rectangles of a ragged batch must not share their dropout.
-    own_rng = jax.random.fold_in(rng, next(calls))
+  def apply(rows: TokenRows | PackedRows, **fields: jax.Array) -> jax.Array:
     return module.apply(
       {"params": params},
       **rows,
       **fields,
       deterministic=False,
-      rngs={"dropout": own_rng},
+      rngs={"dropout": rng},
     )
 
   return apply

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's update, compiled once for every shape of batch that will come."""
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import functools
 from typing import Any
@@ -15,6 +17,8 @@ from realm_jax.train import initial
 from realm_jax.train.losses import LOSSES
 from realm_jax.train.optimizer import make_optimizer, part_of
 from realm_jax.train.step import TrainState, init_state, make_train_step
+
+_COMPILING = 4  # Programs at once: each takes memory, too.
 
 
 class Program:
@@ -66,14 +70,20 @@ class Program:
     )
     return make(params)
 
-  def compile(self, batch: Batch) -> None:
-    """Compiles the update for a batch of this shape, if it is a new one."""
-    shape = _shape_of(batch)
-    if shape not in self._compiled:
-      placed = sharding.to_global(batch, self.mesh)
-      self._compiled[shape] = self._update.lower(
-        self.abstract_state, placed, self._rng
-      ).compile()
+  def compile(self, batches: Iterable[Batch]) -> None:
+    """Compiles the update for batches of these shapes, side by side."""
+    lowered: dict[Any, jax.stages.Lowered] = {}
+    for batch in batches:
+      shape = _shape_of(batch)
+      if shape not in self._compiled and shape not in lowered:
+        placed = sharding.to_global(batch, self.mesh)
+        lowered[shape] = self._update.lower(
+          self.abstract_state, placed, self._rng
+        )
+    # XLA takes minutes for a large model, most of them on one core.
+    with ThreadPoolExecutor(_COMPILING) as threads:
+      compiled = threads.map(lambda each: each.compile(), lowered.values())
+      self._compiled |= dict(zip(lowered, compiled, strict=True))
 
   def update(
     self, state: TrainState, batch: Batch

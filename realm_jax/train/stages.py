@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from realm_jax.config import RunConfig
-from realm_jax.data.batches import make_batches, sample_query_lengths
+from realm_jax.data import packing
+from realm_jax.data.batches import make_batches, sample_lengths
 from realm_jax.data.beams import BeamCollator
 from realm_jax.data.candidates import RealmCollator, choose_candidates
 from realm_jax.data.corpus import PassageCorpus
@@ -62,13 +63,14 @@ class _Inputs:
     )
 
 
-class _Plain:
-  """Stages whose pipeline yields the batch as it is: ict and mlm."""
+class _Ict:
+  """Pseudo-queries and their passages: the pipeline yields the batch."""
 
-  def __init__(self, inputs: _Inputs, dataset: grain.MapDataset) -> None:
+  def __init__(self, inputs: _Inputs) -> None:
     self.corpus = inputs.corpus
     self.probe: RecallProbe | None = None
-    self._inputs, self._dataset = inputs, dataset
+    self._inputs = inputs
+    self._dataset = ict_rows(inputs.run, inputs.tokenizer, inputs.corpus)
 
   def batches(self) -> grain.DatasetIterator:
     return self._inputs.batches(self._dataset)
@@ -81,6 +83,41 @@ class _Plain:
     share = self._inputs.run.batch_size // jax.process_count()
     first = self._dataset[0]
     yield jax.tree.map(lambda x: np.stack([x] * share), first)
+
+
+class _Reading:
+  """Masked texts, each beside its own passage or the null document."""
+
+  def __init__(self, inputs: _Inputs) -> None:
+    run = inputs.run
+    self.corpus = inputs.corpus
+    self.probe: RecallProbe | None = None
+    self._inputs = inputs
+    self._dataset = reading_rows(run, inputs.tokenizer, inputs.corpus)
+    self._share = run.batch_size // jax.process_count()
+    self._packing = packing.plan(
+      packing.simulate(sample_lengths(self._dataset, "joint"), self._share),
+      run.lengths.joint,
+      model_width=run.encoder.hidden_size,
+      multiple=jax.local_device_count(),
+    )
+
+  def batches(self) -> grain.DatasetIterator:
+    return self._inputs.batches(self._dataset)
+
+  def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
+    del index
+    joint = self._packing.fit(
+      examples["joint"], jax.process_index(), jax.process_count()
+    )
+    return {**examples, "joint": joint}
+
+  def shapes(self) -> Iterator[Batch]:
+    first = jax.tree.map(
+      lambda x: np.stack([x] * self._share), self._dataset[0]
+    )
+    for joint in self._packing.shapes(self._share):
+      yield {**first, "joint": joint}
 
 
 class _Realm:
@@ -98,7 +135,7 @@ class _Realm:
       run,
       inputs.corpus,
       inputs.tokenizer,
-      sample_query_lengths(self._dataset),
+      sample_lengths(self._dataset, "query"),
       num_devices=jax.local_device_count(),
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -147,7 +184,14 @@ class _OpenQa:
     questions = _questions(run.data.train, "data.train")
     self._dataset = question_rows(run, inputs.tokenizer, questions, train=True)
     self._collator = BeamCollator(
-      run, inputs.corpus, inputs.tokenizer, questions
+      run,
+      inputs.corpus,
+      inputs.tokenizer,
+      questions,
+      sample_lengths(self._dataset, "query"),
+      num_devices=jax.local_device_count(),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
     )
     self.probe: RecallProbe | None = RecallProbe(
       self._searcher, self._validation()
@@ -182,7 +226,7 @@ class _OpenQa:
     examples = jax.tree.map(lambda x: np.stack([x] * share), self._dataset[0])
     beam = np.tile(np.arange(run.openqa.beam, dtype=np.int32), (share, 1))
     embs = np.zeros((*beam.shape, run.embedder.dim), np.float32)
-    yield self._collator(examples, beam, embs)
+    yield from self._collator.shapes(examples, beam, embs)
 
 
 def _questions(path: str, key: str) -> Questions:
@@ -214,7 +258,7 @@ def open_stage(run: RunConfig) -> Stage:
       )
   inputs = _Inputs(run, tokenizer, corpus)
   if run.stage == "ict":
-    return _Plain(inputs, ict_rows(run, tokenizer, corpus))
+    return _Ict(inputs)
   if run.stage == "mlm":
-    return _Plain(inputs, reading_rows(run, tokenizer, corpus))
+    return _Reading(inputs)
   return _Realm(inputs) if run.stage == "realm" else _OpenQa(inputs)

@@ -69,6 +69,6 @@ def test_sizes_that_cannot_be_are_refused():
 def test_query_lengths_are_those_of_the_first_examples():
   masks = [np.arange(6) < i % 6 for i in range(9)]
   dataset = grain.MapDataset.source(masks).map(lambda m: {"query": {"mask": m}})
-  found = batches.sample_query_lengths(dataset, 7)
+  found = batches.sample_lengths(dataset, "query", 7)
   assert found.tolist() == [0, 1, 2, 3, 4, 5, 0]
-  assert len(batches.sample_query_lengths(dataset, 70)) == 9
+  assert len(batches.sample_lengths(dataset, "query", 70)) == 9

@@ -47,22 +47,25 @@ def batch_of(questions, tiny_corpus, tiny_tokenizer, beam):
     },
     "index": np.array([0, 1], np.int32),
   }
-  collate = beams.BeamCollator(RUN, tiny_corpus, tiny_tokenizer, questions)
+  collate = beams.BeamCollator(
+    RUN, tiny_corpus, tiny_tokenizer, questions, np.array([9, 12])
+  )
   return collate(stacked, beam, np.zeros((2, 4, 8), np.float32))
 
 
 def test_gold_spans_spell_the_answer_and_lie_in_the_block(
-  questions, tiny_corpus, tiny_tokenizer
+  questions, tiny_corpus, tiny_tokenizer, unpacked
 ):
   beam = np.array([[0, 5, 6, 7], [9, 2, 8, 0]], np.int32)
   batch = batch_of(questions, tiny_corpus, tiny_tokenizer, beam)
-  ids = batch["joint"]["ids"].reshape(2, 2, -1)
+  rows = iter(unpacked(batch["joint"], "ids"))
+  ids = [[next(rows), next(rows)] for _ in range(2)]
   block = batch["block_mask"].reshape(2, 2, -1)
   found = np.argwhere(batch["gold_spans"])
   assert {(b, r) for b, r, _, _ in found} == {(0, 0), (1, 1)}
   for question, read, start, width in found:
     span = slice(start, start + width + 1)
-    spelled = tiny_tokenizer.decode(ids[question, read, span])
+    spelled = tiny_tokenizer.decode(ids[question][read][span])
     assert spelled == questions[int(question)].answers[0].lower()
     assert block[question, read, span].all()
 
@@ -85,4 +88,6 @@ def test_a_beam_larger_than_the_corpus_is_refused(
 ):
   run = dataclasses.replace(RUN, openqa=OpenQaConfig(beam=10_000, read=2))
   with pytest.raises(ValueError, match=r"openqa.beam \(10000\) <= the corpus'"):
-    beams.BeamCollator(run, tiny_corpus, tiny_tokenizer, questions)
+    beams.BeamCollator(
+      run, tiny_corpus, tiny_tokenizer, questions, np.array([9])
+    )

@@ -12,7 +12,7 @@ from realm_jax.data.tokenize import train_tokenizer
 
 _RUN = RunConfig(
   batch_size=8,
-  lengths=LengthConfig(query=24, passage=48, joint=72, masks=4, groups=3),
+  lengths=LengthConfig(query=24, passage=48, joint=72, masks=4),
   retrieval=RetrievalConfig(num_candidates=4),
 )
 
@@ -25,7 +25,7 @@ def dataset(tiny_corpus, tiny_tokenizer):
 
 
 def _make(corpus, tokenizer, dataset, run=_RUN, **process):
-  lengths = batches.sample_query_lengths(dataset, 32)
+  lengths = batches.sample_lengths(dataset, "query", 32)
   return candidates.RealmCollator(
     run, corpus, tokenizer, lengths, num_devices=4, **process
   )
@@ -69,7 +69,7 @@ def test_choice_equals_a_loop_over_neighbours():
 
 
 def test_rows_are_query_by_query_with_the_null_document_first(
-  tiny_corpus, tiny_tokenizer, dataset
+  tiny_corpus, tiny_tokenizer, dataset, unpacked
 ):
   make = _make(tiny_corpus, tiny_tokenizer, dataset)
   examples = next(batches.make_batches(dataset, 8))
@@ -87,20 +87,10 @@ def test_rows_are_query_by_query_with_the_null_document_first(
     (batch["passages"], passages),
     (batch["joints"], joints),
   ):
-    for name in ("ids", "segments", "mask"):
-      widest = expected[name].shape[1]
-      fill = tiny_tokenizer.pad_id if name == "ids" else 0
-      whole = np.concatenate(
-        [
-          np.pad(
-            group[name],
-            ((0, 0), (0, widest - group[name].shape[1])),
-            constant_values=fill,
-          )
-          for group in found["groups"]
-        ]
-      )
-      np.testing.assert_array_equal(whole[found["order"]], expected[name])
+    for name in ("ids", "segments"):
+      for i, row in enumerate(unpacked(found, name)):
+        real = expected["mask"][i]
+        np.testing.assert_array_equal(row, expected[name][i][real])
   assert batch["candidate_mask"][:, 0].all()
   np.testing.assert_array_equal(batch["candidate_mask"][:, 1:], chosen.mask)
   for name in ("positions", "targets", "target_mask"):
@@ -108,10 +98,7 @@ def test_rows_are_query_by_query_with_the_null_document_first(
 
 
 def _shapes(batch):
-  return tuple(
-    tuple(group["ids"].shape for group in batch[kind]["groups"])
-    for kind in ("passages", "joints")
-  )
+  return tuple(batch[kind]["ids"].shape for kind in ("passages", "joints"))
 
 
 def test_every_shape_is_announced_by_a_dummy(
@@ -166,7 +153,7 @@ def test_processes_plan_the_same_shapes(tiny_corpus, tiny_tokenizer, dataset):
 
 
 def test_a_higher_rung_holds_the_same_rows(
-  tiny_corpus, tiny_tokenizer, dataset
+  tiny_corpus, tiny_tokenizer, dataset, unpacked
 ):
   make = _make(tiny_corpus, tiny_tokenizer, dataset)
   examples = next(batches.make_batches(dataset, 8))
@@ -174,10 +161,11 @@ def test_a_higher_rung_holds_the_same_rows(
   chosen = _draw(tiny_corpus, rng, examples["source_row"])
   low = make(examples, chosen)["joints"]
   high = make.batch(examples, chosen, make.num_shapes - 1)["joints"]
-  for found in (low, high):
-    used = [group["mask"].sum(axis=1) for group in found["groups"]]
-    found["used"] = np.concatenate(used)[found["order"]]
-  np.testing.assert_array_equal(low["used"], high["used"])
+  assert len(low["ids"]) < len(high["ids"])
+  for left, right in zip(
+    unpacked(low, "ids"), unpacked(high, "ids"), strict=True
+  ):
+    np.testing.assert_array_equal(left, right)
 
 
 def test_titles_are_shown_to_the_reader_if_asked(
@@ -194,7 +182,7 @@ def test_titles_are_shown_to_the_reader_if_asked(
   )
 
   def tokens(batch):
-    return sum(group["mask"].sum() for group in batch["joints"]["groups"])
+    return (batch["joints"]["mask"] > 0).sum()
 
   titles = tiny_corpus.title_lengths[chosen.rows].sum() + chosen.rows.size
   assert tokens(titled) == tokens(plain) + titles

@@ -122,7 +122,7 @@ def run(data_dir, tokenizer):
       tokenizer=str(data_dir / "tokenizer"),
       corpus=str(data_dir / "corpus"),
     ),
-    lengths=LengthConfig(query=40, passage=56, joint=88, masks=6, groups=2),
+    lengths=LengthConfig(query=40, passage=56, joint=88, masks=6),
     embedder=EmbedderConfig(bert=bert, dim=8, temperature=2.0),
     encoder=bert,
     retrieval=RetrievalConfig(backend="exact", num_candidates=4),

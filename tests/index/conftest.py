@@ -95,7 +95,7 @@ def run(data_dir, tokenizer):
     data=DataConfig(
       tokenizer=str(data_dir / "tokenizer"), corpus=str(data_dir / "corpus")
     ),
-    lengths=LengthConfig(query=16, passage=32, joint=48, groups=1),
+    lengths=LengthConfig(query=16, passage=32, joint=48),
     embedder=EmbedderConfig(bert=bert, dim=DIM),
     encoder=bert,
     retrieval=RetrievalConfig(backend="exact"),

@@ -16,7 +16,7 @@ from realm_jax.index.search import NO_PASSAGE, overlap_at_k
 
 BRUTE_FORCE = ScannParameters()
 HASH = ScannParameters(reorder=100)
-TREE = ScannParameters(num_leaves=40, leaves_to_search=6, reorder=100)
+TREE = ScannParameters(num_leaves=40, leaves_to_search=20, reorder=100)
 LAYOUTS = pytest.mark.parametrize("layout", [BRUTE_FORCE, HASH, TREE])
 
 

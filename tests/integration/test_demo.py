@@ -12,7 +12,6 @@ FIELDS = {"capital", "coastline", "elevation", "population"}
 TINY = [
   "--config.batch_size=8",
   "--config.log_every_steps=4",
-  "--config.lengths.groups=1",
   "--config.embedder.dim=16",
   "--config.openqa.span_width=16",
   "--config.refresh.every_steps=8",

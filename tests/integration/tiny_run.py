@@ -39,7 +39,7 @@ def get_config(argument):
         corpus=f"{folder}/corpus",
         train=f"{folder}/questions.jsonl" if stage == "openqa" else "",
       ),
-      lengths=LengthConfig(query=24, passage=48, joint=72, masks=4, groups=1),
+      lengths=LengthConfig(query=24, passage=48, joint=72, masks=4),
       embedder=EmbedderConfig(bert=BERT, dim=8),
       encoder=BERT,
       openqa=OpenQaConfig(beam=10, read=2, max_span=4, span_width=8),

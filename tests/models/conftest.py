@@ -79,9 +79,11 @@ def golden_config() -> Callable[..., BertConfig]:
 def random_params() -> Callable[..., Any]:
   """A module's parameters with every leaf random, biases and scales too."""
 
-  def make(module: Any, *args: Any) -> Any:
+  def make(module: Any, *args: Any, **kwargs: Any) -> Any:
     shapes = jax.eval_shape(
-      lambda: module.init(jax.random.key(0), *args, deterministic=True)
+      lambda: module.init(
+        jax.random.key(0), *args, **kwargs, deterministic=True
+      )
     )["params"]
     rng = np.random.default_rng(3)
     return jax.tree.map(

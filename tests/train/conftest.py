@@ -65,7 +65,7 @@ def make_run(folder, tiny_corpus):
         train=questions,
         validation=questions,
       ),
-      lengths=LengthConfig(query=24, passage=48, joint=72, masks=4, groups=1),
+      lengths=LengthConfig(query=24, passage=48, joint=72, masks=4),
       embedder=EmbedderConfig(bert=BERT, dim=8),
       encoder=BERT,
       reading=ReadingConfig(null_rate=0.5),

@@ -18,6 +18,7 @@ from realm_jax.config import (
   RetrievalConfig,
   RunConfig,
 )
+from realm_jax.data import packing
 from realm_jax.train.program import Program
 
 B, K, Q, P, T, M, V, D = 8, 3, 6, 10, 16, 2, 50, 8
@@ -58,12 +59,8 @@ def rows(rng, n, length):
   }
 
 
-def ragged(rng, n, length):
-  half = n // 3  # Divides over 8 devices.
-  return {
-    "groups": (rows(rng, half, length - 4), rows(rng, n - half, length)),
-    "order": rng.permutation(n).astype(np.int32),
-  }
+def packed(rng, n, length):
+  return packing.Packing(2 * length, (n,)).pack(rows(rng, n, length), 0)
 
 
 def masks(rng):
@@ -85,8 +82,8 @@ def batch_of(stage, seed=0):
     keep[0, 2] = False
     return {
       "query": rows(rng, B, Q),
-      "passages": ragged(rng, B * K, P),
-      "joints": ragged(rng, B * K, T),
+      "passages": packed(rng, B * K, P),
+      "joints": packed(rng, B * K, T),
       "candidate_mask": keep,
       **masks(rng),
     }
@@ -110,7 +107,7 @@ def mesh_of(data, fsdp):
 
 def train(run, mesh, steps=3):
   program = Program(run, mesh)
-  program.compile(batch_of(run.stage))
+  program.compile([batch_of(run.stage)])
   state = program.first_state()
   losses = []
   for step in range(steps):
@@ -149,7 +146,7 @@ def test_a_stage_learns_its_batch_by_heart(stage):
   )
   program = Program(run, mesh_of(1, 1))
   batch = batch_of(stage)
-  program.compile(batch)
+  program.compile([batch])
   state = program.first_state()
   losses = []
   for _ in range(60):
@@ -177,7 +174,7 @@ def test_without_the_null_document_its_slot_has_no_mass():
     retrieval=RetrievalConfig(num_candidates=K, null_document=False),
   )
   program = Program(run, mesh_of(1, 1))
-  program.compile(batch_of("realm"))
+  program.compile([batch_of("realm")])
   _, sums = program.update(program.first_state(), batch_of("realm"))
   assert jax.device_get(sums["retrieval/null_mass"])[0] == 0.0
 

@@ -36,10 +36,10 @@ def shapes(batch):
 
 
 @pytest.mark.parametrize("stage", ["ict", "mlm"])
-def test_a_plain_stage_feeds_the_announced_shape(make_run, stage):
+def test_a_stage_without_retrieval_feeds_announced_shapes(make_run, stage):
   opened = stages.open_stage(make_run(stage))
   batch = opened.prepare(next(opened.batches()), None)
-  assert shapes(batch) == shapes(next(iter(opened.shapes())))
+  assert shapes(batch) in [shapes(each) for each in opened.shapes()]
   assert opened.probe is None
 
 
@@ -62,7 +62,7 @@ def test_open_qa_batches_carry_the_beam_s_vectors_and_right_spans(
   opened = stages.open_stage(make_run("openqa"))
   examples = next(opened.batches())
   batch = opened.prepare(examples, version)
-  assert shapes(batch) == shapes(next(iter(opened.shapes())))
+  assert shapes(batch) in [shapes(each) for each in opened.shapes()]
   found = {tuple(v) for v in np.asarray(version.embeddings)}
   assert all(tuple(v) in found for v in batch["beam_embs"][0])
   # A read passage with the answer has a gold span, and no other has.

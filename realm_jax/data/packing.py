@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of unequal length, several to a line, in a few static shapes.
+
+A compiled step takes one shape; a batch's rows have as many lengths as rows.
+Rows are therefore laid end to end on lines of one width, and the number of
+lines comes from a short ladder that is fixed when the run starts.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+import math
+
+from jaxtyping import Int
+import numpy as np
+
+from realm_jax.shapes import PackedRows, TokenRows
+
+LENGTH_STEP = 8  # Static lengths are multiples of it: tiles stay full.
+# Rows on a line at most: each is a place in the arrays of a line's rows.
+SLOTS = 4
+# Share of simulated batches that fit on the first rungs' lines.
+_RUNGS = (0.5, 0.9)
+# Widths to try, in longest rows. Wider lines waste less of their ends and
+# more on attention between places of different rows.
+_WIDTHS = (1.0, 1.25, 1.5, 2.0)
+SIMULATED_BATCHES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+  """The shapes that one kind of rows comes in."""
+
+  width: int  # Of a line, in tokens.
+  rungs: tuple[int, ...]  # Lines, rung by rung.
+
+  def first_fit(self, lengths: Int[np.ndarray, "n"]) -> int:
+    """Returns the first, and cheapest, rung that holds rows of `lengths`.
+
+    Raises:
+      ValueError: a row is longer than a line, or there are more rows than
+        the packing was planned for.
+    """
+    if lengths.max() > self.width:
+      raise ValueError(
+        f"A row of {lengths.max()} tokens exceeds a line of {self.width}."
+      )
+    needed = assign_lines(lengths[None], self.width).max() + 1
+    for rung, lines in enumerate(self.rungs):
+      if needed <= lines:
+        return rung
+    raise ValueError(
+      f"{len(lengths)} rows need {needed} lines, and the packing was planned "
+      f"for {self.rungs[-1]} at most."
+    )
+
+  def fit(
+    self, rows: TokenRows, process_index: int = 0, process_count: int = 1
+  ) -> PackedRows:
+    """Packs rows [n, T] onto the fewest lines that there is a shape for.
+
+    Several processes must take one shape, and none may ask the others for
+    theirs between two steps: they take the largest.
+    """
+    alone = process_count == 1
+    rung = self.first_fit(rows["mask"].sum(axis=1)) if alone else -1
+    return self.pack(rows, rung, process_index)
+
+  def shapes(self, num_rows: int) -> Iterator[PackedRows]:
+    """Yields as many rows of one token in every shape that there is."""
+    zeros = np.zeros((num_rows, 1), np.int32)
+    rows = TokenRows(ids=zeros, segments=zeros, mask=zeros == 0)
+    for rung in range(len(self.rungs)):
+      yield self.pack(rows, rung)
+
+  def pack(
+    self,
+    rows: TokenRows,
+    rung: int,
+    process_index: int = 0,
+  ) -> PackedRows:
+    """Lays rows [n, T] out on the lines of a rung.
+
+    Args:
+      rows: of this process.
+      rung: from `first_fit`; the same on every process.
+      process_index: whose rows these are. Every process brings as many
+        lines; those of all are concatenated, and `order` points into the
+        whole.
+    """
+    mask = rows["mask"]
+    lengths = mask.sum(axis=1)
+    lines = assign_lines(lengths[None], self.width)[0]
+    slots, starts = _places(lines, lengths)
+    shape = (self.rungs[rung], self.width)
+    owner = np.broadcast_to(slots[:, None] + 1, mask.shape)
+    to = (lines * self.width + starts)[:, None] + np.arange(mask.shape[1])
+
+    def lay(values: np.ndarray) -> np.ndarray:
+      laid = np.zeros(shape, np.int32)
+      laid.reshape(-1)[to[mask]] = values[mask]
+      return laid
+
+    slot_starts = np.zeros((shape[0], SLOTS), np.int32)
+    slot_starts[lines, slots] = starts
+    first_line = shape[0] * process_index
+    return PackedRows(
+      ids=lay(rows["ids"]),
+      segments=lay(rows["segments"]),
+      mask=lay(owner),
+      starts=slot_starts,
+      order=((first_line + lines) * SLOTS + slots).astype(np.int32),
+    )
+
+
+def _places(
+  lines: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns each row's number on its line, and the token it starts at."""
+  by_line = np.argsort(lines, kind="stable")
+  firsts = np.searchsorted(lines[by_line], lines[by_line])
+  slots, starts = np.empty_like(lines), np.empty_like(lines)
+  slots[by_line] = np.arange(len(lines)) - firsts
+  before = np.cumsum(lengths[by_line]) - lengths[by_line]
+  starts[by_line] = before - before[firsts]
+  return slots, starts
+
+
+def assign_lines(
+  lengths: Int[np.ndarray, "s n"], width: int
+) -> Int[np.ndarray, "s n"]:
+  """Returns a line for each row of s batches: first fit, longest first.
+
+  Never more than 11/9 of the fewest lines possible, and one (Dosa, 2007),
+  where `SLOTS` does not bind.
+  """
+  num_batches, num_rows = lengths.shape
+  batch = np.arange(num_batches)
+  room = np.full(lengths.shape, width)
+  slots = np.full(lengths.shape, SLOTS)
+  lines = np.empty(lengths.shape, np.int64)
+  longest_first = np.argsort(-lengths, axis=1, kind="stable")
+  used = 0
+  for row in longest_first.T:
+    length = lengths[batch, row]
+    # One line beyond those in use is empty, and holds any row.
+    fits = room[:, : used + 1] >= length[:, None]
+    line = np.argmax(fits & (slots[:, : used + 1] > 0), axis=1)
+    lines[batch, row] = line
+    room[batch, line] -= length
+    slots[batch, line] -= 1
+    used = min(max(used, line.max() + 1), num_rows - 1)
+  return lines
+
+
+def plan(
+  simulated: Int[np.ndarray, "s n"],
+  longest: int,
+  *,
+  model_width: int,
+  multiple: int,
+) -> Packing:
+  """Chooses the width and the rungs from batches as they are expected.
+
+  Args:
+    simulated: row lengths of s batches.
+    longest: that a row may be; the last rung has room for n such rows.
+    model_width: H, which decides what attention costs beside the rest.
+    multiple: of which every rung is a multiple: the devices.
+
+  Raises:
+    ValueError: the rows of a batch do not divide over the devices.
+  """
+  num_rows = simulated.shape[1]
+  if num_rows % multiple:
+    raise ValueError(
+      f"{num_rows} rows (batch_size * retrieval.num_candidates, this "
+      f"process' share) do not divide over {multiple} devices."
+    )
+
+  @functools.cache
+  def lines_needed(width: int) -> np.ndarray:
+    return assign_lines(simulated, width).max(axis=1) + 1
+
+  def cost(width: int) -> float:
+    # A token's products: 24 H^2 by weights, 4 H by each of its line's tokens.
+    return lines_needed(width).mean() * width * (1 + width / (6 * model_width))
+
+  widths = {round_up(share * longest) for share in _WIDTHS}
+  width = min(sorted(widths), key=cost)
+  rungs = [np.quantile(lines_needed(width), share) for share in _RUNGS]
+  most = -(-num_rows // min(width // longest, SLOTS))
+  # Retrieval may prefer longer passages than chance does: one more rung
+  # before there is room for nothing but the longest.
+  rungs.append(rungs[-1] + (most - rungs[-1]) / 3)
+  rungs.append(most)
+  return Packing(
+    width,
+    tuple(multiple * math.ceil(math.ceil(lines) / multiple) for lines in rungs),
+  )
+
+
+def simulate(
+  lengths: Int[np.ndarray, "_"], num_rows: int
+) -> Int[np.ndarray, "s n"]:
+  """Draws batches of rows as long as some are."""
+  # Fixed: every process, and a resumed run, must plan the same shapes.
+  rng = np.random.default_rng(0)
+  return rng.choice(lengths, size=(SIMULATED_BATCHES, num_rows))
+
+
+def round_up(length: int | float) -> int:
+  """Returns the next static length that holds `length`."""
+  return -(-math.ceil(length) // LENGTH_STEP) * LENGTH_STEP
