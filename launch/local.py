@@ -48,11 +48,18 @@ def _start(
   command: str, flags: list[str], *outputs: object
 ) -> subprocess.Popen:
   stdout, stderr = outputs or (None, None)
-  return subprocess.Popen(
-    [sys.executable, "-m", "realm_jax.cli", command, *flags],
-    stdout=stdout,  # type: ignore[call-overload]
-    stderr=stderr,
-  )
+  # A terminal sends Ctrl-C to all three. Only this process may act on it, as
+  # the builder has to outlive the trainer; what is ignored here is ignored by
+  # the child, too.
+  handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    return subprocess.Popen(
+      [sys.executable, "-m", "realm_jax.cli", command, *flags],
+      stdout=stdout,  # type: ignore[call-overload]
+      stderr=stderr,
+    )
+  finally:
+    signal.signal(signal.SIGINT, handler)
 
 
 def _forward_signals(trainer: subprocess.Popen) -> None:

@@ -10,6 +10,7 @@ never sees half of one.
 
 from collections.abc import Sequence
 import dataclasses
+import os
 from typing import Any
 
 from etils import epath
@@ -34,8 +35,11 @@ class RunPosition:
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
-  """Returns the directory that holds the steps."""
-  return epath.Path(workdir) / _FOLDER
+  """Returns the directory that holds the steps, as an absolute path."""
+  path = os.fspath(workdir)
+  if "://" not in path:
+    path = os.path.abspath(path)  # Orbax takes no other.
+  return epath.Path(path) / _FOLDER
 
 
 def steps(workdir: epath.PathLike) -> list[int]:

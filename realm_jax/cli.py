@@ -83,8 +83,8 @@ def _train(args: list[str]) -> int:
   from realm_jax import allocator
 
   allocator.keep_freed_memory()
-  from realm_jax import config
-  from realm_jax.train import loop, stop, workdir
+  from realm_jax import config, workdir
+  from realm_jax.train import loop, stop
 
   run = config.parse(FLAGS.config)
   workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)

@@ -43,6 +43,15 @@ def test_state_and_position_come_back_as_they_were(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
+def test_a_workdir_may_be_a_relative_path(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with CheckpointWriter("run", keep=1) as writer:
+    writer.save(1, some_state(), POSITION)
+  assert checkpoints.steps(tmp_path / "run") == [1]
+  assert "shared" in checkpoints.restore_params("run", 1, "retriever")
+  assert checkpoints.metadata("run", 1)["data_state"] == POSITION.data_state
+
+
 def test_another_job_reads_steps_one_subtree_and_the_position(tmp_path):
   assert checkpoints.steps(tmp_path) == []
   with pytest.raises(FileNotFoundError, match="holds no checkpoint"):

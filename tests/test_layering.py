@@ -12,6 +12,7 @@ LAYERS = (
   ("shapes",),
   ("config",),
   ("allocator", "sharding", "checkpoints"),
+  ("workdir",),
   ("models",),
   ("objectives",),
   ("data",),

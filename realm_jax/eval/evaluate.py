@@ -8,9 +8,9 @@ from etils import epath
 import rich
 import rich.table
 
+from realm_jax import workdir as workdirs
 from realm_jax.eval import masked_spans, open_qa
 from realm_jax.eval.predictions import write_evaluation
-from realm_jax.train import workdir as workdirs
 
 # Where the report looks for an evaluation.
 EVALUATION_FOLDER = "evaluation"

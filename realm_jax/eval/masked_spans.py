@@ -19,6 +19,7 @@ import numpy as np
 from rich.progress import track
 
 from realm_jax import checkpoints
+from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data import collate
 from realm_jax.data.candidates import Candidates, RealmCollator
@@ -32,7 +33,6 @@ from realm_jax.eval.predictions import Candidate, SpanPrediction
 from realm_jax.eval.retrieval import RECALL_AT, recall_figures
 from realm_jax.eval.retriever import Retriever
 from realm_jax.shapes import Batch, TokenRows
-from realm_jax.train import workdir as workdirs
 
 _BATCH = 16
 

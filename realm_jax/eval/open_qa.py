@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.text import Text
 
 from realm_jax import checkpoints
+from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.collate import joint_rows, query_rows
 from realm_jax.data.corpus import PassageCorpus
@@ -39,7 +40,6 @@ from realm_jax.eval.spans import (
 from realm_jax.index.search import Neighbors
 from realm_jax.objectives.retrieval import LOG_ZERO
 from realm_jax.shapes import Params
-from realm_jax.train import workdir as workdirs
 
 _BATCH = 8
 _ANSWERS = 5

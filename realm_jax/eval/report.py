@@ -11,12 +11,12 @@ import jinja2
 import numpy as np
 
 from realm_jax import checkpoints
+from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.eval import plots, predictions, report_examples
 from realm_jax.eval.evaluate import EVALUATION_FOLDER, evaluate
 from realm_jax.eval.metrics_file import Series, read_metrics, read_objects
-from realm_jax.train import workdir as workdirs
 from realm_jax.train.metrics import METRICS_FILE
 
 _EXAMPLES = 12

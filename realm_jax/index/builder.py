@@ -16,7 +16,8 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from realm_jax import checkpoints, config, sharding
+from realm_jax import checkpoints, sharding
+from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
@@ -36,7 +37,6 @@ from realm_jax.index.verify import VersionRefused, verify
 from realm_jax.shapes import Params
 
 _log = logging.getLogger(__name__)
-_CONFIG = "config.json"
 # Trainers use a version until they have opened the next one.
 _FEWEST_KEPT = 2
 # A checkpoint that could not be read and is still there after so long is
@@ -88,7 +88,7 @@ def build_index(
 
 
 def _wait_for_config(workdir: epath.PathLike, poll_seconds: float) -> None:
-  path = pathlib.Path(workdir) / _CONFIG
+  path = pathlib.Path(workdir) / workdirs.CONFIG_FILE
   if not path.exists():
     _log.info("Waiting for the trainer to write %s", path)
   while not path.exists():
@@ -96,12 +96,7 @@ def _wait_for_config(workdir: epath.PathLike, poll_seconds: float) -> None:
 
 
 def _load_config(workdir: epath.PathLike) -> RunConfig:
-  path = pathlib.Path(workdir) / _CONFIG
-  if not path.exists():
-    raise FileNotFoundError(
-      f"{path} does not exist: {os.fspath(workdir)} is not a run's workdir."
-    )
-  run = config.loads(path.read_text(encoding="utf-8"))
+  run = workdirs.load(workdir)
   if run.stage == "mlm":
     raise ValueError(
       f"{os.fspath(workdir)} is a run of stage 'mlm', which has no retriever "

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 
 from realm_jax import sharding
+from realm_jax import workdir as workdirs
 from realm_jax.checkpoints import CheckpointWriter
 from realm_jax.config import RunConfig
-from realm_jax.train import workdir as workdirs
 from realm_jax.train.feed import Feed, open_feed
 from realm_jax.train.metrics import Means, MetricLog
 from realm_jax.train.optimizer import learning_rate

@@ -132,13 +132,19 @@ def test_a_killed_run_goes_on_to_bit_equal_parameters(folder, undisturbed):
   )
 
 
-def test_sigterm_saves_and_exits_with_75_and_the_rest_is_the_same(
-  folder, undisturbed
+def ctrl_c(process):
+  """As a terminal does: to trainer, builder and launcher alike."""
+  os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [subprocess.Popen.terminate, ctrl_c])
+def test_a_request_to_stop_saves_exits_with_75_and_the_rest_is_the_same(
+  folder, undisturbed, stop
 ):
-  workdir = folder / "stopped"
+  workdir = folder / f"stopped_by_{stop.__name__}"
   process = launch(folder, workdir)
   wait_for_step(process, workdir, 10)
-  process.terminate()
+  stop(process)
   assert "The same command goes on" in finish(process, code=75)
   assert checkpoints.newest_step(workdir) >= 10
   finish(launch(folder, workdir))

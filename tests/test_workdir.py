@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from realm_jax import config
+from realm_jax import config, workdir
 from realm_jax.checkpoints import CheckpointWriter, RunPosition
 from realm_jax.config import RunConfig
-from realm_jax.train import workdir
 from realm_jax.train.step import init_state
 
 
