@@ -160,12 +160,19 @@ class RefreshConfig:
   lag_steps: int = 100
   wait_seconds: float = 3600.0  # Longest wait for a builder before an error.
   keep_versions: int = 3
+  # Passages that a builder embeds and commits at a time; builders share a
+  # version's shards, and a killed one's are not embedded again.
+  shard_passages: int = 2**17
   min_recall_at_10: float = 0.95  # Against exact search; below: not published.
 
   def __post_init__(self) -> None:
     _require(
       self.every_steps > 0,
       f"refresh.every_steps must be positive, got {self.every_steps}.",
+    )
+    _require(
+      self.shard_passages > 0,
+      f"refresh.shard_passages must be positive, got {self.shard_passages}.",
     )
     _require(
       0 < self.lag_steps <= self.every_steps,

@@ -2,7 +2,10 @@
 """The index builder: a job beside the trainer, that may die at any moment.
 
 It reads checkpoints and writes index versions; all that it knows lies in
-those two directories, so a restarted builder goes on where they say.
+those two directories, so a restarted builder goes on where they say, and
+several builders share the work. A version that is begun is finished, though a
+newer checkpoint may come meanwhile: a builder that always turned to the newest
+might never publish any.
 """
 
 import dataclasses
@@ -21,17 +24,21 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.index import publish, store
+from realm_jax.index import drafts, publish, store
+from realm_jax.index.drafts import Draft, DraftPlan
 from realm_jax.index.embed import CorpusEmbedder
 from realm_jax.index.embeddings import Embeddings
-from realm_jax.index.exact import ExactIndex
+from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import (
+  MANIFEST,
   Manifest,
-  describe_files,
+  describe_file,
+  describe_folder,
+  embedder_hash,
   library_versions,
 )
 from realm_jax.index.policy import next_step
-from realm_jax.index.scann_backend import ScannIndex, build_scann
+from realm_jax.index.scann_backend import build_scann
 from realm_jax.index.swap import VersionSchedule
 from realm_jax.index.verify import VersionRefused, verify
 from realm_jax.shapes import Params
@@ -81,10 +88,12 @@ def build_index(
     )
   if watch:
     _wait_for_config(workdir, poll_seconds)
-  builder = _Builder(workdir, _load_config(workdir), corpus)
-  if watch:
-    return _watch(builder, poll_seconds)
-  return builder.build(checkpoints.newest_step(workdir))
+  run = _load_config(workdir)
+  with Leases() as leases:
+    builder = _Builder(workdir, run, corpus, leases, poll_seconds)
+    if watch:
+      return _watch(builder, poll_seconds)
+    return builder.build(checkpoints.newest_step(workdir))
 
 
 def _wait_for_config(workdir: epath.PathLike, poll_seconds: float) -> None:
@@ -110,12 +119,14 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
   while True:
     # Before the checkpoints are listed: what is listed then is all there is.
     done = builder.training_done()
-    step = next_step(
-      checkpoints.steps(builder.workdir),
-      builder.handled_steps(),
-      builder.run.refresh,
-      done=done,
-    )
+    step = builder.step_in_work()
+    if step is None:
+      step = next_step(
+        checkpoints.steps(builder.workdir),
+        builder.handled_steps(),
+        builder.run.refresh,
+        done=done,
+      )
     if step is not None:
       try:
         published += builder.build(step)
@@ -133,10 +144,15 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
 
 
 class _Builder:
-  """Builds the versions of one workdir and one corpus."""
+  """Builds the versions of one workdir and one corpus, alone or with others."""
 
   def __init__(
-    self, workdir: epath.PathLike, run: RunConfig, corpus: str
+    self,
+    workdir: epath.PathLike,
+    run: RunConfig,
+    corpus: str,
+    leases: Leases,
+    poll_seconds: float,
   ) -> None:
     self.workdir, self.run = workdir, run
     self._corpus = PassageCorpus.open(corpus or run.data.corpus)
@@ -146,6 +162,8 @@ class _Builder:
       load_tokenizer(run.data.tokenizer),
       sharding.local_mesh(),
     )
+    self._leases, self._observer = leases, LeaseObserver()
+    self._poll_seconds = poll_seconds
 
   def training_done(self) -> bool:
     return (pathlib.Path(self.workdir) / checkpoints.TRAINING_DONE).exists()
@@ -158,6 +176,20 @@ class _Builder:
     refused = publish.list_refused(self.workdir, self._corpus)
     return sorted(store.step_of(name) for name in (*versions, *refused))
 
+  def step_in_work(self) -> int | None:
+    """Returns the newest step that another builder is making, if any.
+
+    A second builder helps with it, though a newer checkpoint may be there:
+    one version sooner is worth more than two later.
+    """
+    handled = self.handled_steps()
+    for name in reversed(publish.list_drafts(self.workdir, self._corpus)):
+      step = store.step_of(name)
+      newer = not handled or step > handled[-1]
+      if newer and drafts.is_live(self._directory(name), self._observer):
+        return step
+    return None
+
   def check_last(self) -> None:
     """Raises VersionRefused if the last version failed its checks."""
     for step in self.handled_steps()[-1:]:
@@ -166,22 +198,38 @@ class _Builder:
         raise VersionRefused(f"Index version {version}: {reason}", {})
 
   def build(self, step: int) -> list[str]:
-    """Publishes the version of a checkpoint, unless it is there already."""
+    """Sees to it that a checkpoint's version is published.
+
+    Returns:
+      The version, if this builder published it; else nothing.
+    """
     version = store.version_name(step, self._corpus.fingerprint)
     if version in store.list_versions(self.workdir):
       _log.info("Index version %s is published already", version)
       return []
     publish.check_newest(self.workdir, self._corpus.fingerprint, step)
-    directory = publish.begin_draft(self.workdir, version)
+    clock = _Clock()
+    plan, retriever = self._plan(step, version)
+    clock.lap("restore")
+    draft = drafts.begin(
+      self._directory(version), plan, retriever, self._leases, self._observer
+    )
     try:
-      manifest = self._fill(directory, step)
-      publish.publish(directory, manifest)
+      manifest = self._make(draft, retriever, clock)
     except VersionRefused as refused:
-      publish.refuse(directory, str(refused), refused.checks)
+      publish.refuse(draft.directory, str(refused), refused.checks)
       raise
-    except BaseException:
-      publish.discard(directory)  # A full disk gets its space back.
+    except FileNotFoundError:
+      if self.handled_steps()[-1:] <= [step]:
+        raise
+      _log.info("Index version %s was overtaken by a newer one", version)
+      return []
+    except Exception:
+      draft.abandon()  # A full disk gets its space back.
       raise
+    self._prune()
+    if manifest is None:
+      return []
     seconds = manifest.phase_seconds.items()
     _log.info(
       "Published index version %s: %d passages, recall@10 %.3f (%s)",
@@ -190,34 +238,86 @@ class _Builder:
       manifest.checks["recall_at_10"],
       ", ".join(f"{phase} {secs:.1f} s" for phase, secs in seconds),
     )
-    self._prune()
     return [version]
 
-  def _fill(self, directory: pathlib.Path, step: int) -> Manifest:
-    """Writes and verifies a version; returns the manifest to commit."""
-    clock = _Clock()
+  def _directory(self, version: str) -> pathlib.Path:
+    return store.index_folder(self.workdir) / version
+
+  def _plan(self, step: int, version: str) -> tuple[DraftPlan, Params]:
+    """Returns what is to be made, from the checkpoint or from the draft.
+
+    A draft knows all that the checkpoint did: the trainer may delete that.
+    """
+    if not self.has(step):
+      directory = self._directory(version)
+      if plan := drafts.read_plan(directory):
+        return plan, drafts.read_params(directory)
     retriever, committed_at = self._restore(step)
-    clock.lap("restore")
-    embs = self._embed(retriever, directory.name)
-    clock.lap("embed")
-    index, parameters = self._index(embs)
-    shards = publish.write_draft(directory, embs, retriever, index)
-    manifest = Manifest(
-      version=directory.name,
+    plan = DraftPlan(
       step=step,
       checkpoint_unix_secs=committed_at,
+      embedder_hash=embedder_hash(self.run, retriever),
+      num_passages=len(self._corpus),
+      shard_passages=self.run.refresh.shard_passages,
+    )
+    return plan, retriever
+
+  def _make(
+    self, draft: Draft, retriever: Params, clock: "_Clock"
+  ) -> Manifest | None:
+    """Embeds what is missing and finishes the version, or sees it finished."""
+    while not (draft.directory / MANIFEST).exists():
+      with draft.claim() as shard:
+        if shard is not None:
+          draft.add(shard, self._embed(retriever, draft, shard))
+          continue
+      if not draft.missing():
+        clock.lap("embed")
+        with draft.claim_finish() as mine:
+          if mine and not self._damaged(draft):
+            return self._finish(draft, retriever, clock)
+      time.sleep(self._poll_seconds)
+    return None
+
+  def _damaged(self, draft: Draft) -> bool:
+    damaged = draft.drop_damaged()
+    if damaged:
+      _log.warning("Embedding again, as they are damaged: %s", damaged)
+    return bool(damaged)
+
+  def _finish(
+    self, draft: Draft, retriever: Params, clock: "_Clock"
+  ) -> Manifest | None:
+    """Builds the searcher over all shards, and publishes if it holds good."""
+    directory, plan, shards = draft.directory, draft.plan, draft.shards()
+    embeddings = Embeddings(
+      [np.load(directory / shard.path, mmap_mode="r") for shard in shards]
+    )
+    folder = draft.own_folder("scann")
+    drafts.discard(folder)
+    parameters = self._build_searcher(embeddings, folder)
+    manifest = Manifest(
+      version=directory.name,
+      step=plan.step,
+      checkpoint_unix_secs=plan.checkpoint_unix_secs,
       corpus_fingerprint=self._corpus.fingerprint,
       tokenizer_fingerprint=self._corpus.tokenizer_fingerprint,
-      num_passages=len(embs),
-      dim=embs.shape[1],
+      embedder_hash=plan.embedder_hash,
+      num_passages=embeddings.shape[0],
+      dim=embeddings.shape[1],
       backend=self.run.retrieval.backend,
       scann=parameters,
-      shards=shards,
-      files=describe_files(directory),
+      searcher=folder.name if parameters else "",
+      shards=tuple(shard.path for shard in shards),
+      files=(
+        *shards,
+        describe_file(directory, directory / drafts.PARAMS_FILE),
+        *describe_folder(directory, folder),
+      ),
       libraries=library_versions(),
     )
     clock.lap("index")
-    del embs, index  # What is verified is what a reader would open.
+    # What is verified is what a reader would open.
     opened = store.open_files(directory, manifest)
     checks = verify(
       opened.index,
@@ -225,15 +325,21 @@ class _Builder:
       lambda ids: self._embedder.embed(retriever, ids),
       shape=(len(self._corpus), self.run.embedder.dim),
       min_recall=self.run.refresh.min_recall_at_10,
-      seed=step,
+      seed=plan.step,
     )
     clock.lap("verify")
-    return dataclasses.replace(
+    manifest = dataclasses.replace(
       manifest,
       checks=checks,
       phase_seconds=clock.seconds,
       published_unix_secs=time.time(),
     )
+    if (directory / MANIFEST).exists():
+      drafts.discard(folder)  # Another builder was as fast.
+      return None
+    publish.publish(directory, manifest)
+    draft.tidy(keep={file.path for file in manifest.files})
+    return manifest
 
   def _restore(self, step: int) -> tuple[Params, float]:
     """Returns the retriever's parameters and when they were committed.
@@ -254,7 +360,8 @@ class _Builder:
         f"{path} was deleted while it was read."
       ) from error
 
-  def _embed(self, retriever: Params, version: str) -> np.ndarray:
+  def _embed(self, retriever: Params, draft: Draft, shard: int) -> np.ndarray:
+    rows = draft.plan.rows(shard)
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(
       *rich.progress.Progress.get_default_columns(),
@@ -263,18 +370,23 @@ class _Builder:
       transient=True,
       disable=not console.is_terminal,
     ) as bar:
-      task = bar.add_task(f"Embed {version}", total=len(self._corpus))
+      name = f"Embed {draft.directory.name}"
+      if draft.plan.num_shards > 1:
+        name += f", shard {shard + 1} of {draft.plan.num_shards}"
+      task = bar.add_task(name, total=len(rows))
       return self._embedder.embed(
-        retriever, progress=lambda rows: bar.advance(task, rows)
+        retriever, rows, progress=lambda done: bar.advance(task, done)
       )
 
-  def _index(
-    self, embs: np.ndarray
-  ) -> tuple[ScannIndex | ExactIndex, dict[str, int]]:
+  def _build_searcher(
+    self, embeddings: Embeddings, folder: pathlib.Path
+  ) -> dict[str, int]:
+    """Writes ScaNN's files, if that is the back end; returns its layout."""
     if self.run.retrieval.backend == "exact":
-      return ExactIndex(Embeddings([embs])), {}
-    index = build_scann(embs)
-    return index, dataclasses.asdict(index.parameters)
+      return {}
+    index = build_scann(np.asarray(embeddings))
+    index.save(folder)
+    return dataclasses.asdict(index.parameters)
 
   def _prune(self) -> None:
     needed: set[str] = set()
@@ -288,7 +400,9 @@ class _Builder:
       schedule = VersionSchedule([(int(s), str(v)) for s, v in entries])
       needed.update(schedule.needed_from(step))
     keep = max(self.run.refresh.keep_versions, _FEWEST_KEPT)
-    for version in publish.prune(self.workdir, self._corpus, keep, needed):
+    for version in publish.prune(
+      self.workdir, self._corpus, keep, needed, self._observer
+    ):
       _log.info("Deleted index version %s", version)
 
 

@@ -9,8 +9,15 @@ import json
 import pathlib
 from typing import Any, Literal
 
+from flax import traverse_util
+import numpy as np
+
+from realm_jax.config import RunConfig
+from realm_jax.models.embedder import tower
+from realm_jax.shapes import Params
+
 MANIFEST = "MANIFEST.json"
-_FORMAT = 1
+_FORMAT = 2
 _LIBRARIES = ("realm-jax", "jax", "numpy", "scann")
 
 
@@ -32,13 +39,15 @@ class Manifest:
   checkpoint_unix_secs: float  # When the checkpoint was committed.
   corpus_fingerprint: str
   tokenizer_fingerprint: str
+  embedder_hash: str  # Of what made the vectors; see `embedder_hash`.
   num_passages: int  # N
   dim: int  # D
   dtype: Literal["float32"] = "float32"
   backend: Literal["scann", "exact"]
   scann: dict[str, int]  # ScannParameters; empty for "exact".
+  searcher: str  # ScaNN's folder; empty for "exact".
   shards: tuple[str, ...]  # Embedding files, in row order.
-  files: tuple[StoredFile, ...]  # All files but the manifest.
+  files: tuple[StoredFile, ...]  # All files but the manifest and leases.
   libraries: dict[str, str]
   # Filled in when the version has been verified.
   checks: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -75,17 +84,45 @@ class Manifest:
       ) from error
 
 
-def describe_files(directory: pathlib.Path) -> tuple[StoredFile, ...]:
-  """Lists all files below a directory, by path, with sizes and checksums."""
+def describe_file(directory: pathlib.Path, path: pathlib.Path) -> StoredFile:
+  """Measures a file of the version in `directory`."""
+  return StoredFile(
+    path=path.relative_to(directory).as_posix(),
+    num_bytes=path.stat().st_size,
+    sha256=sha256_of(path),
+  )
+
+
+def describe_folder(
+  directory: pathlib.Path, folder: pathlib.Path
+) -> tuple[StoredFile, ...]:
+  """Measures all files in a folder of the version in `directory`, by path."""
   return tuple(
-    StoredFile(
-      path=path.relative_to(directory).as_posix(),
-      num_bytes=path.stat().st_size,
-      sha256=sha256_of(path),
-    )
-    for path in sorted(directory.rglob("*"))
+    describe_file(directory, path)
+    for path in sorted(folder.rglob("*"))
     if path.is_file()
   )
+
+
+def embedder_hash(run: RunConfig, retriever: Params) -> str:
+  """Returns a hash of all that a passage's vector depends on but its text.
+
+  The document tower's parameters and architecture, and the length that
+  passages are cut to. Versions that agree in it agree in the vectors of the
+  passages that they share: fine-tuning, for one, leaves it as it is.
+  """
+  digest = hashlib.sha256()
+  shape = {
+    "embedder": dataclasses.asdict(run.embedder),
+    "length": run.lengths.passage,
+  }
+  digest.update(json.dumps(shape, sort_keys=True).encode())
+  flat = traverse_util.flatten_dict(dict(tower(retriever, "document")), sep="/")
+  for name, leaf in sorted(flat.items()):
+    values = np.ascontiguousarray(leaf)
+    digest.update(f"{name} {values.dtype} {values.shape}".encode())
+    digest.update(values.tobytes())
+  return digest.hexdigest()
 
 
 def check_files(

@@ -1,38 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing index versions: a draft, its manifest last, and old ones deleted.
+"""Making versions visible, keeping bad ones back, and deleting old ones.
 
-A builder may be killed at any point: until the manifest stands, readers do
-not see the directory, and the next builder clears it away. No directory is
-renamed, as object stores cannot.
+The manifest is written last: until it stands, readers do not see a version.
+No directory is renamed, as object stores cannot.
 """
 
 from collections.abc import Collection
 import json
 import os
 import pathlib
-import shutil
 
 from etils import epath
-from flax import traverse_util
-from jaxtyping import Float32
-import numpy as np
-import safetensors.numpy
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index.exact import ExactIndex
+from realm_jax.index import drafts
+from realm_jax.index.lease import LeaseObserver
 from realm_jax.index.manifest import MANIFEST, Manifest
-from realm_jax.index.scann_backend import ScannIndex
 from realm_jax.index.store import (
-  PARAMS_FILE,
-  SCANN_FOLDER,
   index_folder,
   list_versions,
   of_corpus,
+  readers_folder,
   step_of,
 )
-from realm_jax.shapes import Params
 
-SHARD_ROWS = 2**20
 _REFUSED = ".refused.json"
 
 
@@ -51,44 +42,6 @@ def check_newest(
     )
 
 
-def begin_draft(workdir: epath.PathLike, version: str) -> pathlib.Path:
-  """Returns a version's empty directory, cleared of what a crash left.
-
-  Raises:
-    FileExistsError: the version is published, and so it is final.
-  """
-  directory = index_folder(workdir) / version
-  if (directory / MANIFEST).exists():
-    raise FileExistsError(f"{directory} is published, and versions are final.")
-  discard(directory)
-  directory.mkdir(parents=True)
-  return directory
-
-
-def write_draft(
-  directory: pathlib.Path,
-  embs: Float32[np.ndarray, "N D"],
-  retriever: Params,
-  index: ScannIndex | ExactIndex,
-) -> tuple[str, ...]:
-  """Writes all but the manifest; returns the embedding files in row order."""
-  folder = directory / "embeddings"
-  folder.mkdir()
-  shards = []
-  for number, start in enumerate(range(0, len(embs), SHARD_ROWS)):
-    path = folder / f"{number:05d}.npy"
-    np.save(path, embs[start : start + SHARD_ROWS])
-    shards.append(path.relative_to(directory).as_posix())
-  flat = traverse_util.flatten_dict(dict(retriever), sep="/")
-  safetensors.numpy.save_file(
-    {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()},
-    directory / PARAMS_FILE,
-  )
-  if isinstance(index, ScannIndex):
-    index.save(directory / SCANN_FOLDER)
-  return tuple(shards)
-
-
 def publish(directory: pathlib.Path, manifest: Manifest) -> None:
   """Makes a complete draft visible.
 
@@ -104,18 +57,11 @@ def publish(directory: pathlib.Path, manifest: Manifest) -> None:
   _refusal_path(workdir, manifest.version).unlink(missing_ok=True)
 
 
-def discard(directory: pathlib.Path) -> None:
-  """Removes a version or a draft; the manifest first, so none sees half."""
-  (directory / MANIFEST).unlink(missing_ok=True)
-  if directory.exists():
-    shutil.rmtree(directory)
-
-
 def refuse(
   directory: pathlib.Path, reason: str, checks: dict[str, float]
 ) -> None:
   """Removes a draft that failed its checks, and keeps the evidence."""
-  discard(directory)
+  drafts.discard(directory)
   text = json.dumps({"reason": reason, "checks": checks}, indent=2)
   path = _refusal_path(directory.parent.parent, directory.name)
   path.write_text(text, encoding="utf-8")
@@ -145,26 +91,56 @@ def prune(
   corpus: PassageCorpus,
   keep: int,
   needed: Collection[str],
+  observer: LeaseObserver,
 ) -> list[str]:
   """Deletes a corpus' versions but the newest `keep` and those `needed`.
 
-  Drafts that a newer version has overtaken go, too: none may be published any
-  more. A process that has a version open keeps its pages, as files that are
-  mapped outlive their names.
+  What a living reader has open stays, too. Drafts that a newer version has
+  overtaken go, as none may be published any more.
+
+  Args:
+    workdir: whose versions they are.
+    corpus: versions of others are left alone.
+    keep: how many of the newest stay.
+    needed: by checkpoints.
+    observer: knows which leases are alive.
 
   Returns:
     What was deleted.
   """
   published = list_versions(workdir, corpus)
-  doomed = [name for name in published[:-keep] if name not in needed]
-  for path in index_folder(workdir).iterdir():
-    if (
-      path.is_dir()
-      and of_corpus([path.name], corpus.fingerprint)
-      and path.name not in published
-      and step_of(path.name) < step_of(published[-1])
-    ):
-      doomed.append(path.name)
+  doomed = [
+    name
+    for name in published[:-keep]
+    if name not in needed and not _is_read(workdir, name, observer)
+  ]
+  doomed += [
+    name
+    for name in list_drafts(workdir, corpus)
+    if step_of(name) < step_of(published[-1])
+    and not drafts.is_live(index_folder(workdir) / name, observer)
+  ]
   for version in doomed:
-    discard(index_folder(workdir) / version)
+    drafts.discard(index_folder(workdir) / version)
   return doomed
+
+
+def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
+  """Returns the versions of a corpus that are being made, by step."""
+  folder = index_folder(workdir)
+  if not folder.exists():
+    return []
+  names = [
+    path.name
+    for path in folder.iterdir()
+    if path.is_dir() and not (path / MANIFEST).exists()
+  ]
+  return sorted(of_corpus(names, corpus.fingerprint), key=step_of)
+
+
+def _is_read(
+  workdir: epath.PathLike, version: str, observer: LeaseObserver
+) -> bool:
+  folder = readers_folder(workdir, version)
+  observer.clear_dead(folder)
+  return bool(observer.live(folder))

@@ -1,29 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading index versions: immutable directories, visible once complete.
 
-    workdir/index/<version>/embeddings/00000.npy …   f32, in row order
-                           /retriever.safetensors    what embedded them
-                           /scann/…                  the searcher
-                           /MANIFEST.json            written last: the commit
+    workdir/index/<version>/embeddings/00000-….npy …  f32, in row order
+                           /retriever.safetensors     what embedded them
+                           /scann-…/                  the searcher
+                           /MANIFEST.json             written last: the commit
+                 /readers/<version>/…                 leases of who has it open
 
-A directory without a manifest is not there for readers. `publish` writes.
+A directory without a manifest is not there for readers. `drafts` and
+`publish` write.
 """
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Callable, Iterable
+import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
+import threading
+import weakref
 
 from etils import epath
-from flax import traverse_util
 import numpy as np
-import safetensors.numpy
 
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index.drafts import read_params
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
+from realm_jax.index.lease import Leases
 from realm_jax.index.manifest import MANIFEST, Manifest, check_files
 from realm_jax.index.scann_backend import ScannParameters, load_scann
 from realm_jax.index.search import Index
@@ -32,8 +39,9 @@ from realm_jax.shapes import Params
 # Beyond this, reading everything twice would delay an open by seconds: sizes
 # are always checked, checksums up to here or on request.
 CHECKSUM_BYTES = 2**30
-PARAMS_FILE = "retriever.safetensors"
-SCANN_FOLDER = "scann"
+# How often this process has each version open, by its readers' folder.
+_uses: collections.Counter[pathlib.Path] = collections.Counter()
+_reading_lock = threading.RLock()  # Finalisers run in the middle of anything.
 _VERSION = re.compile(r"(\d{8,})-[0-9a-f]{8}")
 
 
@@ -130,6 +138,8 @@ def open_version(
 ) -> IndexVersion:
   """Opens a published version for searching.
 
+  As long as the version is in use, a lease keeps it from being deleted.
+
   Raises:
     FileNotFoundError: it is not published, or was pruned.
     ValueError: it is of another corpus, tokenizer or D, or damaged; the
@@ -141,11 +151,49 @@ def open_version(
       f"{directory} is not a published index version. Published: "
       f"{list_versions(workdir)}."
     )
-  manifest = Manifest.read(directory)
-  _check_belongs(manifest, run, corpus)
-  total = sum(file.num_bytes for file in manifest.files)
-  check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
-  return open_files(directory, manifest)
+  with contextlib.ExitStack() as stack:
+    # Before anything is read: what is half read must not be deleted either.
+    release = _hold(readers_folder(workdir, version))
+    stack.callback(release)
+    manifest = Manifest.read(directory)
+    _check_belongs(manifest, run, corpus)
+    total = sum(file.num_bytes for file in manifest.files)
+    check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
+    opened = open_files(directory, manifest)
+    stack.pop_all()
+  weakref.finalize(opened, release)
+  return opened
+
+
+def readers_folder(workdir: epath.PathLike, version: str) -> pathlib.Path:
+  """Returns where a version's readers leave their leases."""
+  return index_folder(workdir) / "readers" / version
+
+
+def _hold(folder: pathlib.Path) -> Callable[[], None]:
+  """Takes a lease; the process' last use of `folder` ends it."""
+  leases = _reading()
+  with _reading_lock:
+    _uses[folder] += 1
+    lease = leases.take(folder)
+
+  def release() -> None:
+    with _reading_lock:
+      _uses[folder] -= 1
+      if not _uses[folder]:
+        leases.drop(lease)
+        # Empty, unless another process reads it: then it stays.
+        with contextlib.suppress(OSError):
+          folder.rmdir()
+
+  return release
+
+
+@functools.cache
+def _reading() -> Leases:
+  leases = Leases()
+  leases.start()
+  return leases
 
 
 def open_files(directory: pathlib.Path, manifest: Manifest) -> IndexVersion:
@@ -161,7 +209,7 @@ def open_files(directory: pathlib.Path, manifest: Manifest) -> IndexVersion:
     manifest=manifest,
     index=_open_index(directory, manifest, embeddings),
     embeddings=embeddings,
-    retriever_params=_read_params(directory),
+    retriever_params=read_params(directory),
   )
 
 
@@ -213,9 +261,4 @@ def _open_index(
   if manifest.backend == "exact":
     return ExactIndex(embeddings)
   parameters = ScannParameters(**manifest.scann)
-  return load_scann(directory / SCANN_FOLDER, parameters, manifest.dim)
-
-
-def _read_params(directory: pathlib.Path) -> Params:
-  flat = safetensors.numpy.load_file(directory / PARAMS_FILE)
-  return traverse_util.unflatten_dict(flat, sep="/")
+  return load_scann(directory / manifest.searcher, parameters, manifest.dim)

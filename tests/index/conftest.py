@@ -22,11 +22,10 @@ from realm_jax.config import (
 from realm_jax.data.corpus import PassageCorpus, build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import load_tokenizer, train_tokenizer
+from realm_jax.index import drafts, store
 from realm_jax.index import publish as publishing
-from realm_jax.index import store
-from realm_jax.index.embeddings import Embeddings
-from realm_jax.index.exact import ExactIndex
-from realm_jax.index.manifest import Manifest, describe_files
+from realm_jax.index.lease import LeaseObserver, Leases
+from realm_jax.index.manifest import Manifest, describe_file
 from realm_jax.models.embedder import Embedder
 
 NUM_PASSAGES = 60
@@ -161,34 +160,47 @@ def save_checkpoints(workdir, run, steps, *, index_versions=(), keep=100):
       writer.wait()
 
 
-def draft(workdir, step, corpus):
+def draft(workdir, step, corpus, shard_passages=2**17):
   """Writes a version of random vectors; returns its directory and manifest."""
   embs = np.random.default_rng(step).normal(size=(len(corpus), DIM))
   embs = embs.astype(np.float32)
   version = store.version_name(step, corpus.fingerprint)
-  directory = publishing.begin_draft(workdir, version)
   params = {"shared": {"head": {"scale": np.full(DIM, step, np.float32)}}}
-  shards = publishing.write_draft(
-    directory, embs, params, ExactIndex(Embeddings([embs]))
+  plan = drafts.DraftPlan(
+    step=step,
+    checkpoint_unix_secs=0.0,
+    embedder_hash=f"{step:064d}",
+    num_passages=len(embs),
+    shard_passages=shard_passages,
   )
+  directory = store.index_folder(workdir) / version
+  made = drafts.begin(directory, plan, params, Leases(), LeaseObserver())
+  for shard in range(plan.num_shards):
+    made.add(shard, embs[plan.rows(shard)])
+  shards = made.shards()
   return directory, Manifest(
     version=version,
     step=step,
     checkpoint_unix_secs=0.0,
     corpus_fingerprint=corpus.fingerprint,
     tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+    embedder_hash=plan.embedder_hash,
     num_passages=len(corpus),
     dim=DIM,
     backend="exact",
     scann={},
-    shards=shards,
-    files=describe_files(directory),
+    searcher="",
+    shards=tuple(shard.path for shard in shards),
+    files=(
+      *shards,
+      describe_file(directory, directory / drafts.PARAMS_FILE),
+    ),
     libraries={},
   )
 
 
-def publish(workdir, step, corpus):
+def publish(workdir, step, corpus, **plan):
   """Publishes a version of random vectors; returns its name."""
-  directory, manifest = draft(workdir, step, corpus)
+  directory, manifest = draft(workdir, step, corpus, **plan)
   publishing.publish(directory, manifest)
   return manifest.version

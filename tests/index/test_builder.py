@@ -2,6 +2,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,12 +11,15 @@ import time
 
 import jax
 import numpy as np
+import psutil
 import pytest
 
 from realm_jax import checkpoints, sharding
+from realm_jax import workdir as workdir_lib
 from realm_jax.config import MeshConfig
-from realm_jax.index import builder, store
+from realm_jax.index import builder, drafts, store
 from realm_jax.index.builder import build_index
+from realm_jax.index.lease import Leases
 from realm_jax.index.verify import VersionRefused
 from tests.index.conftest import claim, save_checkpoints
 
@@ -55,7 +59,7 @@ def test_scann_versions_open_and_search(tmp_path, run, corpus):
   opened = store.open_version(workdir, version, run, corpus)
   found = opened.index.search(opened.embeddings[np.arange(3)], 5)
   assert found.ids.shape == (3, 5)
-  assert (workdir / "index" / version / "scann").is_dir()
+  assert (workdir / "index" / version / opened.manifest.searcher).is_dir()
 
 
 def test_another_corpus_gets_a_version_beside_the_first(
@@ -264,40 +268,174 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(workdir, run, monkeypatch):
 
 _STALLING_BUILDER = """
 import sys, time
-from realm_jax.index import builder, embed, publish
+from realm_jax.index import builder, drafts, embed, publish
 
 def stall(*args, **kwargs):
   print("stalled", flush=True)
   time.sleep(600)
 
-if sys.argv[2] == "embedding":
+def half(path, array):
+  path.write_bytes(b"half of a shard")
+  stall()
+
+moment = sys.argv[2]
+if moment == "embedding":
   embed.collate.passage_rows = stall
+elif moment == "writing a shard":
+  drafts.np.save = half
+elif moment == "after a shard":
+  calls, add = [], drafts.Draft.add
+  def add_once(*args):
+    if calls:
+      stall()
+    calls.append(add(*args))
+  drafts.Draft.add = add_once
+elif moment == "building the searcher":
+  builder.build_scann = stall
 else:
   publish.publish = stall
 builder.build_index(sys.argv[1], watch=True)
 """
+_MOMENTS = (
+  "embedding",
+  "writing a shard",
+  "after a shard",
+  "building the searcher",
+  "before the manifest",
+)
 
 
-@pytest.mark.parametrize("moment", ["embedding", "before the manifest"])
-def test_a_builder_killed_at_any_moment_is_replaced_by_the_next(
-  workdir, run, corpus, moment
-):
-  save_checkpoints(workdir, run, [7])
-  killed = subprocess.Popen(
-    [sys.executable, "-c", _STALLING_BUILDER, str(workdir), moment],
-    stdout=subprocess.PIPE,
-    text=True,
+@contextlib.contextmanager
+def _stalled(workdir, moment):
+  """A builder's process that stands still at a moment; leaving kills it."""
+  command = [sys.executable, "-c", _STALLING_BUILDER, str(workdir), moment]
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    assert process.stdout.readline() == "stalled\n"
+    yield
+    process.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def in_shards(tmp_path, run):
+  """A workdir whose versions have ScaNN and shards of 20 passages."""
+  run = dataclasses.replace(
+    run,
+    retrieval=dataclasses.replace(run.retrieval, backend="scann"),
+    refresh=dataclasses.replace(run.refresh, shard_passages=20),
   )
-  with killed:
-    assert killed.stdout.readline() == "stalled\n"
-    killed.send_signal(signal.SIGKILL)
-  assert len(list((workdir / "index").iterdir())) == 1  # What it left.
-  assert store.list_versions(workdir) == []
+  workdir = claim(tmp_path / "sharded", run)
+  save_checkpoints(workdir, run, [7])
+  return workdir
 
-  (version,) = build_index(workdir)
 
-  store.open_version(workdir, version, run, corpus)
-  store.verify_checksums(workdir, version)
+@pytest.mark.parametrize("moment", _MOMENTS)
+def test_a_builder_killed_at_any_moment_is_replaced_by_the_next(
+  in_shards, run, corpus, moment
+):
+  with _stalled(in_shards, moment):
+    pass
+  assert len(list((in_shards / "index").iterdir())) == 1  # What it left.
+  assert store.list_versions(in_shards) == []
+
+  (version,) = build_index(in_shards)
+
+  opened = store.open_version(in_shards, version, run, corpus)
+  store.verify_checksums(in_shards, version)
+  # Nothing of the dead is left in the version.
+  assert {
+    path.relative_to(in_shards / "index" / version).as_posix()
+    for path in (in_shards / "index" / version).rglob("*")
+    if path.is_file() and not path.parent.name.startswith("scann")
+  } == {
+    "MANIFEST.json",
+    "retriever.safetensors",
+    *opened.manifest.shards,
+  }
+
+
+def _count_embedded(monkeypatch):
+  shards = []
+  add = drafts.Draft.add
+
+  def counting(self, shard, embs):
+    shards.append(shard)
+    add(self, shard, embs)
+
+  monkeypatch.setattr(drafts.Draft, "add", counting)
+  return shards
+
+
+def test_a_shard_that_is_done_is_not_embedded_again(
+  in_shards, corpus, monkeypatch
+):
+  with _stalled(in_shards, "after a shard"):
+    pass
+  embedded = _count_embedded(monkeypatch)
+  build_index(in_shards)
+  assert len(embedded) == -(-len(corpus) // 20) - 1
+
+
+def test_a_second_builder_works_on_while_the_first_stands_still(
+  in_shards, corpus, monkeypatch
+):
+  embedded = _count_embedded(monkeypatch)
+  # It takes every shard but the first one's, and waits for that.
+  with _stalled(in_shards, "embedding"), _watching(in_shards) as result:
+    (in_shards / checkpoints.TRAINING_DONE).touch()
+    _wait_for(lambda: len(embedded) == -(-len(corpus) // 20) - 1)
+    assert store.list_versions(in_shards) == []
+    os.kill(_only_child(), signal.SIGKILL)
+  assert [store.step_of(name) for name in result["published"]] == [7]
+  assert sorted(embedded) == list(range(-(-len(corpus) // 20)))
+
+
+def _only_child():
+  (child,) = psutil.Process().children()
+  return child.pid
+
+
+def test_builders_side_by_side_publish_one_version(in_shards, run, corpus):
+  (in_shards / checkpoints.TRAINING_DONE).touch()
+  command = [
+    sys.executable,
+    "-m",
+    "realm_jax.cli",
+    "build-index",
+    f"--workdir={in_shards}",
+    "--watch",
+  ]
+  both = [subprocess.Popen(command) for _ in range(2)]
+  assert [process.wait(300) for process in both] == [0, 0]
+  (version,) = store.list_versions(in_shards)
+  store.open_version(in_shards, version, run, corpus)
+  store.verify_checksums(in_shards, version)
+
+
+def test_a_flipped_byte_in_a_shard_is_embedded_again(
+  in_shards, run, corpus, caplog
+):
+  with _stalled(in_shards, "building the searcher"):
+    pass
+  (directory,) = (in_shards / "index").iterdir()
+  shard = sorted((directory / "embeddings").iterdir())[1]
+  content = bytearray(shard.read_bytes())
+  content[-1] ^= 1
+  shard.write_bytes(content)
+
+  (version,) = build_index(in_shards)
+
+  assert "damaged" in caplog.text
+  store.verify_checksums(in_shards, version)
+
+
+def test_a_draft_outlives_its_checkpoint(in_shards, run, corpus):
+  with _stalled(in_shards, "before the manifest"):
+    (in_shards / "checkpoints" / "7").rename(in_shards / "gone")
+    save_checkpoints(in_shards, run, [3])
+    step = builder._Builder(
+      in_shards, workdir_lib.load(in_shards), "", Leases(), 0.1
+    ).step_in_work()
+  assert step == 7
 
 
 def test_polling_costs_next_to_nothing(workdir, run, monkeypatch):

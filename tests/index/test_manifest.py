@@ -9,7 +9,7 @@ from realm_jax.index.manifest import (
   Manifest,
   StoredFile,
   check_files,
-  describe_files,
+  describe_folder,
   library_versions,
 )
 
@@ -21,10 +21,12 @@ def _manifest(**changes):
     checkpoint_unix_secs=1.0,
     corpus_fingerprint="0123abcd",
     tokenizer_fingerprint="fe",
+    embedder_hash="cd",
     num_passages=3,
     dim=2,
     backend="scann",
     scann={"reorder": 200},
+    searcher="scann-1",
     shards=("embeddings/00000.npy",),
     files=(StoredFile(path="a/b", num_bytes=5, sha256="00"),),
     libraries=library_versions(),
@@ -65,7 +67,7 @@ def _files(directory):
   (directory / "a").mkdir()
   (directory / "a" / "b").write_bytes(b"hello")
   (directory / "c").write_bytes(b"")
-  return describe_files(directory)
+  return describe_folder(directory, directory)
 
 
 def test_files_are_described_by_their_content(tmp_path):

@@ -7,13 +7,17 @@ import pytest
 from realm_jax.config import EmbedderConfig
 from realm_jax.index import publish as publishing
 from realm_jax.index import store
-from realm_jax.index.manifest import MANIFEST
+from realm_jax.index.manifest import MANIFEST, Manifest
 from tests.index.conftest import DIM, draft, publish
 
 
-def test_a_version_opens_as_it_was_written(tmp_path, run, corpus, monkeypatch):
-  monkeypatch.setattr(publishing, "SHARD_ROWS", 7)
-  version = publish(tmp_path, 20, corpus)
+def _first_shard(workdir, version):
+  directory = store.index_folder(workdir) / version
+  return Manifest.read(directory).shards[0]
+
+
+def test_a_version_opens_as_it_was_written(tmp_path, run, corpus):
+  version = publish(tmp_path, 20, corpus, shard_passages=7)
 
   opened = store.open_version(tmp_path, version, run, corpus)
 
@@ -90,7 +94,7 @@ def test_another_width_of_the_run_is_refused(tmp_path, run, corpus):
 
 
 def _embedding_file(tmp_path, version):
-  return tmp_path / "index" / version / "embeddings" / "00000.npy"
+  return tmp_path / "index" / version / _first_shard(tmp_path, version)
 
 
 def test_a_truncated_shard_is_found_on_opening(tmp_path, run, corpus):

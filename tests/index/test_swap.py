@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from realm_jax.index import drafts, store, swap
 from realm_jax.index import publish as publishing
-from realm_jax.index import store, swap
 from realm_jax.index.swap import (
   IndexWatcher,
   VersionSchedule,
@@ -159,7 +159,7 @@ def test_a_version_pruned_while_it_is_opened_is_no_error(
 
   def pruned_under_our_hands(workdir, version, *args):
     if store.step_of(version) == 10:
-      publishing.discard(store.index_folder(workdir) / version)
+      drafts.discard(store.index_folder(workdir) / version)
       publish(tmp_path, 20, corpus)
     return real(workdir, version, *args)
 

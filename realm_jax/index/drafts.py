@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An index version in the making, to which several builders add.
+
+    index/<version>/draft.json                     what is made, of what
+                   /retriever.safetensors          what embeds the passages
+                   /embeddings/00003-<holder>.npy  vectors of some passages
+                   /shards/00003-<holder>.json     its checksum: the commit
+                   /leases/00003/<holder>.json     who is at work on it
+
+A builder may be killed at any point. What it committed stays, for vectors of
+the same parameters are the same whoever makes them; what it did not commit
+is not looked at. Every builder writes under names of its own, so that two
+that do the same work do not disturb each other.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import json
+import pathlib
+import shutil
+
+from flax import traverse_util
+from jaxtyping import Float32
+import numpy as np
+import safetensors.numpy
+
+from realm_jax.index.lease import LeaseObserver, Leases
+from realm_jax.index.manifest import (
+  MANIFEST,
+  StoredFile,
+  check_files,
+  describe_file,
+)
+from realm_jax.shapes import Params
+
+PARAMS_FILE = "retriever.safetensors"
+_PLAN = "draft.json"
+_FINISH = "finish"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DraftPlan:
+  """What all builders of a version must agree on."""
+
+  step: int  # Of the checkpoint.
+  checkpoint_unix_secs: float
+  embedder_hash: str  # See `manifest.embedder_hash`.
+  num_passages: int  # N
+  shard_passages: int  # Of each shard but the last.
+
+  @property
+  def num_shards(self) -> int:
+    """How many shards there are."""
+    return -(-self.num_passages // self.shard_passages)
+
+  def rows(self, shard: int) -> np.ndarray:
+    """Returns the passages of a shard, i64[n]."""
+    start = shard * self.shard_passages
+    return np.arange(start, min(start + self.shard_passages, self.num_passages))
+
+
+class Draft:
+  """One version's directory, until its manifest is written."""
+
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    plan: DraftPlan,
+    leases: Leases,
+    observer: LeaseObserver,
+  ) -> None:
+    """See `begin`."""
+    self.directory, self.plan = directory, plan
+    self._leases, self._observer = leases, observer
+
+  def missing(self) -> list[int]:
+    """Returns the shards that nobody has committed."""
+    there = self._committed()
+    return [i for i in range(self.plan.num_shards) if i not in there]
+
+  @contextlib.contextmanager
+  def claim(self) -> Iterator[int | None]:
+    """Yields a missing shard that no living builder is at work on, or None."""
+    missing = self.missing()
+    # Each builder begins at a place of its own, so that they seldom meet.
+    first = int(self._leases.holder, 16) % max(len(missing), 1)
+    for shard in missing[first:] + missing[:first]:
+      folder = self._lease_folder(f"{shard:05d}")
+      if self._others(folder):
+        continue
+      lease = self._leases.take(folder)
+      try:
+        # Of two that claim at the same moment, one goes elsewhere.
+        if min([self._leases.holder, *self._others(folder)]) == lease.stem:
+          yield shard
+          return
+      finally:
+        self._leases.drop(lease)
+    yield None
+
+  @contextlib.contextmanager
+  def claim_finish(self) -> Iterator[bool]:
+    """Yields whether it is on this builder to finish the version."""
+    folder = self._lease_folder(_FINISH)
+    if self._others(folder):
+      yield False
+      return
+    lease = self._leases.take(folder)
+    try:
+      yield True
+    finally:
+      self._leases.drop(lease)
+
+  def add(self, shard: int, embs: Float32[np.ndarray, "n D"]) -> None:
+    """Writes a shard's vectors, then commits them."""
+    name = f"{shard:05d}-{self._leases.holder}"
+    path = self.directory / "embeddings" / f"{name}.npy"
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, embs)
+    commit = self.directory / "shards" / f"{name}.json"
+    commit.parent.mkdir(exist_ok=True)
+    stored = describe_file(self.directory, path)
+    # A file of one write: half of one is no JSON, and no commit.
+    commit.write_text(json.dumps(dataclasses.asdict(stored)), encoding="utf-8")
+
+  def shards(self) -> tuple[StoredFile, ...]:
+    """Returns one committed file for each shard, in row order."""
+    committed = self._committed()
+    return tuple(committed[i] for i in range(self.plan.num_shards))
+
+  def drop_damaged(self) -> list[str]:
+    """Takes back commits whose bytes have changed; says of which files."""
+    damaged = []
+    for stored in self.shards():
+      try:
+        check_files(self.directory, [stored], checksums=True)
+      except ValueError:
+        damaged.append(stored.path)
+        path = self.directory / stored.path
+        (self.directory / "shards" / f"{path.stem}.json").unlink()
+        path.unlink(missing_ok=True)
+    return damaged
+
+  def own_folder(self, name: str) -> pathlib.Path:
+    """Returns a folder's path that no other builder uses."""
+    return self.directory / f"{name}-{self._leases.holder}"
+
+  def abandon(self) -> None:
+    """Frees the space, unless another builder is at work."""
+    folders = (self.directory / "leases").glob("*")
+    if not any(self._others(folder) for folder in folders):
+      discard(self.directory)
+
+  def tidy(self, keep: set[str]) -> None:
+    """Removes what building left, once the version is published.
+
+    Args:
+      keep: the manifest's files.
+    """
+    (self.directory / _PLAN).unlink(missing_ok=True)
+    for name in ("shards", "leases"):
+      shutil.rmtree(self.directory / name, ignore_errors=True)
+    for path in (self.directory / "embeddings").iterdir():
+      if path.relative_to(self.directory).as_posix() not in keep:
+        path.unlink(missing_ok=True)
+
+  def _committed(self) -> dict[int, StoredFile]:
+    found: dict[int, StoredFile] = {}
+    for path in sorted((self.directory / "shards").glob("*.json")):
+      shard = int(path.name.split("-")[0])
+      try:
+        stored = StoredFile(**json.loads(path.read_text(encoding="utf-8")))
+        check_files(self.directory, [stored], checksums=False)
+      except (ValueError, TypeError, FileNotFoundError):
+        continue  # Half written, or taken back just now.
+      found.setdefault(shard, stored)
+    return found
+
+  def _lease_folder(self, name: str) -> pathlib.Path:
+    return self.directory / "leases" / name
+
+  def _others(self, folder: pathlib.Path) -> list[str]:
+    return self._observer.live(folder, but=self._leases.holder)
+
+
+def begin(
+  directory: pathlib.Path,
+  plan: DraftPlan,
+  retriever: Params,
+  leases: Leases,
+  observer: LeaseObserver,
+) -> Draft:
+  """Begins a version, or goes on with what is there of the same plan.
+
+  Raises:
+    FileExistsError: the version is published, and so it is final.
+  """
+  if (directory / MANIFEST).exists():
+    raise FileExistsError(f"{directory} is published, and versions are final.")
+  if read_plan(directory) != plan:
+    discard(directory)  # Of other parameters, or a crash's.
+  directory.mkdir(parents=True, exist_ok=True)
+  path = directory / PARAMS_FILE
+  if not path.exists():
+    flat = traverse_util.flatten_dict(dict(retriever), sep="/")
+    own = directory / f"{leases.holder}-{PARAMS_FILE}"
+    safetensors.numpy.save_file(
+      {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}, own
+    )
+    own.replace(path)
+  text = json.dumps(dataclasses.asdict(plan))
+  (directory / _PLAN).write_text(text, encoding="utf-8")
+  return Draft(directory, plan, leases, observer)
+
+
+def read_plan(directory: pathlib.Path) -> DraftPlan | None:
+  """Returns a draft's plan, or None where there is no (whole) one."""
+  try:
+    return DraftPlan(**json.loads((directory / _PLAN).read_text("utf-8")))
+  except (FileNotFoundError, ValueError, TypeError):
+    return None
+
+
+def read_params(directory: pathlib.Path) -> Params:
+  """Returns the retriever of a version or of a draft, as NumPy arrays."""
+  flat = safetensors.numpy.load_file(directory / PARAMS_FILE)
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def is_live(directory: pathlib.Path, observer: LeaseObserver) -> bool:
+  """Whether a living builder is at work on the draft."""
+  folders = (directory / "leases").glob("*")
+  return any(observer.live(folder) for folder in folders)
+
+
+def discard(directory: pathlib.Path) -> None:
+  """Removes a version or a draft; the manifest first, so none sees half."""
+  (directory / MANIFEST).unlink(missing_ok=True)
+  while directory.exists():
+    try:
+      shutil.rmtree(directory)
+    except OSError as error:
+      # Another builder removes it, too, or renews a lease in it.
+      if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+        raise

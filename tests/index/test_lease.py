@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from realm_jax.index import lease
+from realm_jax.index.lease import LeaseObserver, Leases
+
+
+@pytest.fixture
+def fast(monkeypatch):
+  monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """A monotonic clock that the test sets."""
+  now = [100.0]
+  monkeypatch.setattr(lease.time, "monotonic", lambda: now[0])
+  return now
+
+
+def foreign(folder, holder="other", beat=0):
+  """A lease of a process on another machine."""
+  folder.mkdir(exist_ok=True)
+  content = {"holder": holder, "machine": "far", "pid": 1, "beat": beat}
+  (folder / f"{holder}.json").write_text(json.dumps(content))
+
+
+def test_a_lease_is_there_while_it_is_held(tmp_path):
+  with Leases() as mine:
+    path = mine.take(tmp_path / "shard")
+    other = LeaseObserver()
+    assert other.live(tmp_path / "shard") == [mine.holder]
+    assert other.live(tmp_path / "shard", but=mine.holder) == []
+    mine.drop(path)
+    assert other.live(tmp_path / "shard") == []
+    mine.take(tmp_path / "shard")
+  assert list((tmp_path / "shard").iterdir()) == []
+
+
+def test_a_holder_renews_what_it_holds(tmp_path, fast):
+  with Leases() as mine:
+    path = mine.take(tmp_path)
+    before = path.read_text()
+    deadline = time.monotonic() + 60
+    while path.read_text() in ("", before):
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+
+
+def test_a_lease_that_does_not_change_expires(tmp_path, clock):
+  foreign(tmp_path)
+  observer = LeaseObserver(expiry_seconds=30.0)
+  assert observer.live(tmp_path) == ["other"]
+  clock[0] += 29
+  assert observer.live(tmp_path) == ["other"]
+  foreign(tmp_path, beat=1)
+  assert observer.live(tmp_path) == ["other"]
+  clock[0] += 29
+  assert observer.live(tmp_path) == ["other"]
+  clock[0] += 2
+  assert observer.live(tmp_path) == []
+
+
+def test_the_wall_clock_may_jump(tmp_path, monkeypatch, clock):
+  foreign(tmp_path)
+  observer = LeaseObserver(expiry_seconds=30.0)
+  observer.live(tmp_path)
+  monkeypatch.setattr(lease.time, "time", lambda: 0.0)
+  assert observer.live(tmp_path) == ["other"]
+
+
+def test_a_process_of_this_machine_that_is_gone_is_seen_at_once(tmp_path):
+  source = (
+    "import pathlib, sys, os\n"
+    "from realm_jax.index.lease import Leases\n"
+    "Leases().take(pathlib.Path(sys.argv[1]))\n"
+    "os.kill(os.getpid(), 9)\n"
+  )
+  subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=False)
+  assert len(list(tmp_path.iterdir())) == 1
+  observer = LeaseObserver()
+  assert observer.live(tmp_path) == []
+  observer.clear_dead(tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_half_written_lease_counts_as_alive(tmp_path):
+  (tmp_path / "other.json").write_text('{"holder": "ot')
+  assert LeaseObserver().live(tmp_path) == ["other"]
+
+
+def test_a_lease_on_what_was_deleted_is_forgotten(tmp_path, fast):
+  with Leases() as mine:
+    path = mine.take(tmp_path / "gone")
+    path.unlink()
+    path.parent.rmdir()
+    time.sleep(0.1)
+    assert not path.parent.exists()
