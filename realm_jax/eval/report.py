@@ -12,7 +12,7 @@ import numpy as np
 
 from realm_jax import checkpoints
 from realm_jax import workdir as workdirs
-from realm_jax.config import RunConfig
+from realm_jax.config import RefreshConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.eval import plots, predictions, report_examples
 from realm_jax.eval.evaluate import EVALUATION_FOLDER, evaluate
@@ -32,9 +32,9 @@ _SWAP_COLUMNS = {
   "swap/first_step": ("taken over at step", "{:,.0f}"),
   "swap/checkpoint_step": ("built from step", "{:,.0f}"),
   "swap/stale_steps": ("steps stale", "{:,.0f}"),
-  "swap/stale_seconds": ("seconds since published", "{:,.0f}"),
+  "swap/stale_seconds": ("seconds stale", "{:,.0f}"),
   "swap/stall_seconds": ("step held up, ms", "{:,.1f}"),
-  "swap/overlap_at_k": ("candidates kept", "{:.0%}"),
+  "swap/overlap_at_k": ("overlap of the one before", "{:.0%}"),
   "probe/recall_at_1": ("recall@1", "{:.3f}"),
   "probe/recall_at_5": ("recall@5", "{:.3f}"),
   "probe/recall_at_20": ("recall@20", "{:.3f}"),
@@ -133,7 +133,8 @@ def _facts(
   }
   if run.stage == "realm":
     facts["Candidates"] = f"{run.retrieval.num_candidates} with the null one"
-    facts["Refresh"] = f"{run.refresh.policy}, {run.refresh.every_steps} steps"
+  if run.stage in ("realm", "openqa"):
+    facts["Refresh"] = _describe_refresh(run.refresh)
   versions = sorted(
     path.parent.name for path in (root / "index").glob("*/MANIFEST.json")
   )
@@ -149,6 +150,19 @@ def _facts(
     oldest = plots.index_age(metrics)["index/staleness_steps"].values.max()
     facts["Index age in steps"] = f"mean {mean:,.0f}, at most {oldest:,.0f}"
   return [{"label": k, "value": v or "none"} for k, v in facts.items()]
+
+
+def _describe_refresh(refresh: RefreshConfig) -> str:
+  if refresh.policy == "never":
+    return "never"
+  when = (
+    f"at steps {', '.join(f'{step:,}' for step in refresh.steps)}"
+    if refresh.steps
+    else f"every {refresh.every_steps:,} steps"
+  )
+  limit = refresh.max_staleness_steps
+  bound = f", at most {limit:,} steps old" if limit else ""
+  return f"{refresh.policy}, {when}{bound}"
 
 
 def _describe_corpus(directory: str) -> str:

@@ -140,14 +140,16 @@ class _Realm:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    validation = (
-      masked_queries(
-        run, inputs.tokenizer, inputs.corpus, run.data.validation, train=False
-      )
-      if run.data.validation
-      else None
+    probed = masked_queries(
+      run,
+      inputs.tokenizer,
+      inputs.corpus,
+      run.data.validation or run.data.train,
+      train=False,
     )
-    self.probe: RecallProbe | None = RecallProbe(self._searcher, validation)
+    self.probe: RecallProbe | None = RecallProbe(
+      self._searcher, probed, held_out=bool(run.data.validation)
+    )
 
   def batches(self) -> grain.DatasetIterator:
     return self._inputs.batches(self._dataset)
@@ -194,14 +196,13 @@ class _OpenQa:
       process_count=jax.process_count(),
     )
     self.probe: RecallProbe | None = RecallProbe(
-      self._searcher, self._validation()
+      self._searcher, self._probed(), held_out=bool(run.data.validation)
     )
 
-  def _validation(self) -> grain.MapDataset | None:
+  def _probed(self) -> grain.MapDataset:
+    """Questions to probe retrieval with; without validation, training's."""
     run = self._inputs.run
-    if not run.data.validation:
-      return None
-    questions = _questions(run.data.validation, "data.validation")
+    questions = _questions(run.data.validation or run.data.train, "data.train")
     rows = question_rows(run, self._inputs.tokenizer, questions, train=False)
 
     def add_gold(example: dict[str, Any]) -> dict[str, Any]:

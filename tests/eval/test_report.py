@@ -167,7 +167,61 @@ def test_swaps_are_listed_with_what_was_logged_of_them(tmp_path):
 
   assert "step held up, ms" in page and '<td class="n">12.5</td>' in page
   assert '<td class="n">0.875</td>' in page
-  assert "seconds since" not in page
+  assert "seconds stale" not in page
+
+
+@pytest.mark.parametrize(
+  ("stage", "refresh", "expected"),
+  [
+    ("realm", {"policy": "never"}, "never"),
+    ("realm", {"every_steps": 5000}, "async, every 5,000 steps"),
+    (
+      "openqa",
+      {"policy": "lockstep", "steps": (10, 40), "lag_steps": 5},
+      "lockstep, at steps 10, 40",
+    ),
+    (
+      "openqa",
+      {"max_staleness_steps": 700},
+      "async, every 500 steps, at most 700 steps old",
+    ),
+  ],
+)
+def test_the_page_says_how_the_index_is_refreshed(
+  tmp_path, stage, refresh, expected
+):
+  run = config.RunConfig(
+    stage=stage, num_steps=100, refresh=config.RefreshConfig(**refresh)
+  )
+  (tmp_path / "config.json").write_text(config.dumps(run))
+  page = report.write_report(str(tmp_path)).read_text()
+  assert f"<dt>Refresh</dt><dd>{expected}</dd>" in page
+
+
+def test_staleness_null_mass_and_entropy_are_drawn(tmp_path):
+  root = _workdir(tmp_path)
+  line = {
+    "retrieval/null_mass": 0.2,
+    "retrieval/entropy": 1.0,
+    "index/staleness_steps": 3,
+  }
+  swap = {
+    "swap/first_step": 20,
+    "swap/checkpoint_step": 10,
+    "swap/overlap_at_k": 0.75,
+  }
+  _log(root, [{"step": 10, **line}, {"step": 21, **swap}, {"step": 30, **line}])
+
+  path = report.write_report(str(root))
+
+  drawn = {png.name for png in path.parent.glob("*.png")}
+  assert drawn == {
+    "null_mass.png",
+    "entropy.png",
+    "overlap.png",
+    "staleness.png",
+  }
+  assert '<td class="n">75%</td>' in path.read_text()
 
 
 def test_masked_examples_show_candidates_and_nothing_is_html(tmp_path):

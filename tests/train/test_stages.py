@@ -7,8 +7,9 @@ import pytest
 
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
+from realm_jax.index.search import Neighbors
 from realm_jax.index.store import IndexVersion
-from realm_jax.train import initial, stages
+from realm_jax.train import initial, probe, stages
 
 
 @pytest.fixture
@@ -70,12 +71,76 @@ def test_open_qa_batches_carry_the_beam_s_vectors_and_right_spans(
   np.testing.assert_array_equal(has_span, batch["beam_has_answer"][:, :2])
 
 
+def replaced(version, **fields):
+  """The version with other fields, made like the fixture."""
+  made = object.__new__(IndexVersion)
+  for name, value in (vars(version) | fields).items():
+    object.__setattr__(made, name, value)
+  return made
+
+
 def test_the_probe_measures_recall_and_overlap(make_run, version):
   opened = stages.open_stage(make_run("openqa"))
   figures = opened.probe(version, version)
   assert figures["swap/overlap_at_k"] == 1.0
   assert 0 <= figures["probe/recall_at_1"] <= figures["probe/recall_at_20"] <= 1
   assert "swap/overlap_at_k" not in opened.probe(version, None)
+
+
+class Blind:
+  """An index that finds the first k passages, whatever is asked."""
+
+  def search(self, queries, k):
+    ids = np.tile(np.arange(k, dtype=np.int32), (len(queries), 1))
+    return Neighbors(ids=ids, scores=np.zeros(ids.shape, np.float32))
+
+
+def test_overlap_compares_the_old_search_with_exact_search_by_the_new_vectors(
+  make_run, version, tiny_corpus
+):
+  rng = np.random.default_rng(1)
+  vectors = rng.normal(size=(len(tiny_corpus), 8)).astype(np.float32)
+  new = replaced(
+    version, version="00000010-abcdef01", embeddings=Embeddings([vectors])
+  )
+  opened = stages.open_stage(make_run("openqa"))
+  queries = opened._searcher.embed(opened.probe._rows, new)
+  best = np.argsort(-(queries @ vectors.T), axis=1)[:, :20]
+
+  # The new version's own searcher has no say in it.
+  new = replaced(new, index=Blind())
+  blind = replaced(version, index=Blind())
+  found = opened.probe(new, blind)["swap/overlap_at_k"]
+  assert found == pytest.approx((best < 20).mean())
+  sighted = replaced(new, index=ExactIndex(new.embeddings))
+  assert opened.probe(new, sighted)["swap/overlap_at_k"] == 1.0
+
+
+def test_a_large_corpus_is_probed_with_fewer_queries(
+  make_run, version, monkeypatch, tiny_corpus
+):
+  monkeypatch.setattr(probe, "_SCORES", 3 * len(tiny_corpus))
+  opened = stages.open_stage(make_run("openqa"))
+  searched = []
+  real = ExactIndex.search
+  monkeypatch.setattr(
+    ExactIndex,
+    "search",
+    lambda self, queries, k: (
+      searched.append(len(queries)) or real(self, queries, k)
+    ),
+  )
+  opened.probe(version, version)
+  assert searched == [16, 3, 3]  # For recall, then the fresh and the stale.
+
+
+def test_without_validation_data_training_queries_tell_what_changed(
+  make_run, version
+):
+  run = make_run("realm")
+  assert not run.data.validation
+  figures = stages.open_stage(run).probe(version, version)
+  assert figures == {"swap/overlap_at_k": 1.0}
 
 
 def test_a_vocabulary_that_does_not_fit_the_model_is_refused(make_run):
