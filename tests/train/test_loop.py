@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import logging
+import threading
+import time
 
 import jax
 import numpy as np
 import pytest
 
-from realm_jax import checkpoints
+from realm_jax import checkpoints, config
+from realm_jax.config import RefreshConfig
+from realm_jax.index.builder import build_index
 from realm_jax.train import loop
 from realm_jax.train.stop import StopRequest
 
@@ -79,3 +84,77 @@ def test_a_start_of_another_architecture_is_refused(tmp_path, make_run):
     loop.train(
       make_run("mlm", encoder=wider, init=init), str(tmp_path / "second")
     )
+
+
+@pytest.fixture
+def beside(tmp_path):
+  """(run, watch) -> starts a builder on a thread, as of checkpoint 0."""
+  threads = []
+
+  def build(watch):
+    while not checkpoints.steps(tmp_path):
+      time.sleep(0.01)
+    build_index(tmp_path, watch=watch, poll_seconds=0.05)
+
+  def start(run, watch):
+    (tmp_path / "config.json").write_text(config.dumps(run))
+    threads.append(threading.Thread(target=build, args=(watch,), daemon=True))
+    threads[-1].start()
+
+  yield start
+  for thread in threads:
+    thread.join(timeout=600)
+
+
+def records(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def test_without_a_builder_training_goes_on_and_warns(
+  tmp_path, make_run, beside, caplog
+):
+  refresh = RefreshConfig(every_steps=1, lag_steps=1, min_recall_at_10=0.0)
+  run = make_run("realm", num_steps=8, log_every_steps=1, refresh=refresh)
+  beside(run, watch=False)  # It ends with the index of checkpoint 0.
+  with caplog.at_level(logging.WARNING, logger="realm_jax"):
+    assert loop.train(run, str(tmp_path))
+
+  told = [r.message for r in caplog.records if "Is the builder" in r.message]
+  assert [message.split(":")[0] for message in told] == ["step 4", "step 7"]
+  assert "the index is of step 0, 4 steps and" in told[0]
+  logged = [line for line in records(tmp_path) if "loss" in line]
+  assert [line["index/staleness_steps"] for line in logged] == list(range(8))
+  for line in logged:
+    assert 0 < line["retrieval/null_mass"] < 1
+    assert line["retrieval/entropy"] > 0
+    assert line["index/staleness_seconds"] > 0
+
+
+@pytest.mark.parametrize("stage", ["realm", "openqa"])
+def test_at_the_smallest_limit_of_staleness_a_run_waits_and_ends(
+  tmp_path, make_run, beside, stage
+):
+  run = make_run(stage, num_steps=10, log_every_steps=1)
+  run = dataclasses.replace(
+    run,
+    retrieval=dataclasses.replace(run.retrieval, lookahead=1),
+    refresh=RefreshConfig(
+      every_steps=2,
+      max_staleness_steps=2,
+      wait_seconds=500.0,
+      min_recall_at_10=0.0,
+    ),
+  )
+  beside(run, watch=True)
+  assert loop.train(run, str(tmp_path))
+
+  lines = records(tmp_path)
+  logged = [line for line in lines if "loss" in line]
+  assert max(line["index/staleness_steps"] for line in logged) <= 2
+  waits = [line["index/staleness_wait_seconds"] for line in logged]
+  assert sum(waits) > 0
+  swaps = [line for line in lines if line.get("swap/first_step")]
+  assert len(swaps) >= 3
+  for swap in swaps:
+    assert 0 < swap["swap/overlap_at_k"] <= 1

@@ -71,10 +71,10 @@ def test_open_qa_batches_carry_the_beam_s_vectors_and_right_spans(
   np.testing.assert_array_equal(has_span, batch["beam_has_answer"][:, :2])
 
 
-def replaced(version, **fields):
+def replaced(original, **fields):
   """The version with other fields, made like the fixture."""
   made = object.__new__(IndexVersion)
-  for name, value in (vars(version) | fields).items():
+  for name, value in (vars(original) | fields).items():
     object.__setattr__(made, name, value)
   return made
 
