@@ -159,7 +159,7 @@ def index_age(metrics: Mapping[str, Series]) -> dict[str, Series]:
   swaps = metrics[_SWAPS].values.astype(int)
   built_from = metrics[_CHECKPOINTS].values.astype(int)
   last = max(series.steps[-1] for series in metrics.values())
-  until = np.append(swaps[1:], last)
+  until = np.append(swaps[1:], last) - 1  # The last step that each served.
   steps = np.stack([swaps, until], axis=1)
   ages = steps - built_from[:, None]
   before = metrics.get(_AGE)

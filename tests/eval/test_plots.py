@@ -63,8 +63,8 @@ def test_the_index_ages_by_one_a_step_and_drops_at_each_swap():
 
   age = plots.index_age(metrics)["index/staleness_steps"]
 
-  np.testing.assert_array_equal(age.steps, [50, 70, 120, 120, 150])
-  np.testing.assert_array_equal(age.values, [50, 20, 70, 20, 50])
+  np.testing.assert_array_equal(age.steps, [50, 70, 119, 120, 149])
+  np.testing.assert_array_equal(age.values, [50, 20, 69, 20, 49])
 
 
 def test_without_swaps_the_age_is_what_was_logged():
