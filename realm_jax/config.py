@@ -7,6 +7,7 @@ unknown keys and wrong types. Behind `parse` no code sees a ConfigDict.
 """
 
 import dataclasses
+import itertools
 import json
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -152,12 +153,23 @@ class RetrievalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RefreshConfig:
-  """When a rebuilt index takes effect (design: async or lockstep)."""
+  """When the index is rebuilt, and when a rebuilt one takes effect.
+
+  async: the builder takes the newest checkpoint as soon as it is free, and
+  its index serves as soon as it is there. lockstep: every refresh step's
+  checkpoint is indexed, and its index serves from exactly lag_steps later.
+  never: checkpoint 0's index serves to the end.
+  """
 
   policy: Literal["async", "lockstep", "never"] = "async"
   every_steps: int = 500  # A checkpoint for the builder, this often.
+  # Refresh at these steps alone, in place of every_steps; () for every_steps.
+  steps: tuple[int, ...] = ()
   # lockstep: the index of checkpoint s takes effect exactly at s + lag.
   lag_steps: int = 100
+  # The oldest index that a step may be searched with; the trainer waits for
+  # the builder rather than exceed it. 0: no limit.
+  max_staleness_steps: int = 0
   wait_seconds: float = 3600.0  # Longest wait for a builder before an error.
   keep_versions: int = 3
   # Passages that a builder embeds and commits at a time; builders share a
@@ -175,10 +187,61 @@ class RefreshConfig:
       f"refresh.shard_passages must be positive, got {self.shard_passages}.",
     )
     _require(
-      0 < self.lag_steps <= self.every_steps,
-      f"refresh.lag_steps ({self.lag_steps}) must be in 1.."
-      f"refresh.every_steps ({self.every_steps}).",
+      all(gap > 0 for gap in self._gaps()),
+      f"refresh.steps must ascend from above 0, got {self.steps}; checkpoint "
+      "0 is always indexed.",
     )
+    lockstep = self.policy == "lockstep"
+    _require(
+      self.lag_steps > 0
+      and (not lockstep or self.lag_steps <= self.smallest_gap()),
+      f"refresh.lag_steps ({self.lag_steps}) must be in 1.."
+      f"{self.smallest_gap()}, the fewest steps between two refreshes: an "
+      "index takes effect before the next one is wanted.",
+    )
+    _require(
+      self.max_staleness_steps >= 0,
+      "refresh.max_staleness_steps must not be negative, got "
+      f"{self.max_staleness_steps}; 0 sets no limit.",
+    )
+
+  def is_refresh(self, step: int) -> bool:
+    """Whether the index of checkpoint `step` is wanted; of 0, it always is."""
+    return self.last_refresh(step) == step
+
+  def last_refresh(self, step: int) -> int:
+    """Returns the newest refresh step up to `step`, or 0 before any."""
+    if self.policy == "never":
+      return 0
+    if self.steps:
+      return max((s for s in self.steps if s <= step), default=0)
+    return max(step // self.every_steps * self.every_steps, 0)
+
+  def next_refresh(self, step: int) -> int | None:
+    """Returns the first refresh step after `step`, or None after the last."""
+    if step < 0:
+      return 0
+    if self.policy == "never":
+      return None
+    if self.steps:
+      return next((s for s in self.steps if s > step), None)
+    return (step // self.every_steps + 1) * self.every_steps
+
+  def smallest_gap(self) -> int:
+    """Returns the fewest steps from one refresh to the next."""
+    return min(self._gaps(), default=self.every_steps)
+
+  def largest_gap(self, num_steps: int) -> int:
+    """Returns the most, in a run of `num_steps`; its end closes the last."""
+    if self.policy == "never":
+      return num_steps
+    if self.steps:
+      return max(*self._gaps(), num_steps - self.steps[-1])
+    return min(self.every_steps, num_steps)
+
+  def _gaps(self) -> list[int]:
+    """Between the listed steps; empty where none are listed."""
+    return [b - a for a, b in itertools.pairwise((0, *self.steps))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -257,7 +320,7 @@ class RunConfig:
     for name in ("num_steps", "batch_size", "log_every_steps"):
       value = getattr(self, name)
       _require(value > 0, f"{name} must be positive, got {value}.")
-    _check_lockstep(self)
+    _check_refresh(self)
     _require(
       self.lengths.passage <= self.embedder.bert.max_positions,
       f"lengths.passage ({self.lengths.passage}) exceeds "
@@ -270,16 +333,39 @@ class RunConfig:
     )
 
 
-def _check_lockstep(run: RunConfig) -> None:
-  """Refuses a run that deletes checkpoints before they are indexed."""
+def _check_refresh(run: RunConfig) -> None:
+  """Refuses a run that would wait for an index that can never come."""
   refresh = run.refresh
-  between = min(run.checkpoint_every_steps, refresh.every_steps)
+  last = max(refresh.steps, default=0)
+  _require(
+    last <= run.num_steps,
+    f"refresh.steps ends at {last}, after num_steps ({run.num_steps}).",
+  )
+  between = min(run.checkpoint_every_steps, refresh.smallest_gap())
   saved = refresh.lag_steps // between + 1  # Until the index is waited for.
   _require(
     refresh.policy != "lockstep" or saved <= run.keep_checkpoints,
     f"keep_checkpoints ({run.keep_checkpoints}) is too small for lockstep: up "
     f"to {saved} checkpoints are saved within refresh.lag_steps "
     f"({refresh.lag_steps}), and the builder needs the first of them.",
+  )
+  # A batch is planned some steps ahead, and then the checkpoint of its own
+  # steps does not exist yet. The step before the next index serves is oldest.
+  ahead = {
+    "async": run.retrieval.lookahead,
+    "lockstep": refresh.lag_steps,
+    "never": 0,
+  }[refresh.policy]
+  gap = refresh.largest_gap(run.num_steps)
+  oldest = gap + max(ahead - 1, 0)
+  _require(
+    refresh.max_staleness_steps == 0 or oldest <= refresh.max_staleness_steps,
+    f"refresh.max_staleness_steps ({refresh.max_staleness_steps}) must be at "
+    f"least {oldest}, or 0 for no limit: refreshes are up to {gap} steps apart "
+    f"and take effect {ahead} steps late (async: retrieval.lookahead, "
+    "lockstep: refresh.lag_steps), so an index gets that old however fast the "
+    "builder is, and the trainer would wait for ever. Raise it or refresh "
+    "more often.",
   )
 
 
@@ -328,6 +414,8 @@ def _parse_value(hint: Any, value: Any, path: str) -> Any:
         f"{path}={value!r} is not one of {list(get_args(hint))}."
       )
     return value
+  if get_origin(hint) is tuple:
+    return _parse_tuple(get_args(hint)[0], value, path)
   if hint is float and type(value) is int:
     return float(value)
   if type(value) is not hint:
@@ -335,6 +423,16 @@ def _parse_value(hint: Any, value: Any, path: str) -> Any:
       f"{path} must be {hint.__name__}, got {value!r} ({type(value).__name__})."
     )
   return value
+
+
+def _parse_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
+  if not isinstance(value, tuple | list):
+    raise ValueError(
+      f"{path} must be a tuple of {hint.__name__}, got {value!r}."
+    )
+  return tuple(
+    _parse_value(hint, item, f"{path}[{i}]") for i, item in enumerate(value)
+  )
 
 
 def dumps(run: RunConfig) -> str:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import itertools
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_a_field_can_be_overridden_like_a_flag_does():
     ({"retrieval": {"lookahead": 0}}, r"config.retrieval: .*lookahead"),
     ({"retrieval": {"num_candidates": 1}}, "must be at least 2"),
     ({"refresh": {"lag_steps": 0}}, r"refresh.lag_steps \(0\)"),
+    ({"refresh": {"steps": [20, 10]}}, r"steps must ascend .*\(20, 10\)"),
+    ({"refresh": {"steps": [0, 10]}}, "must ascend from above 0"),
+    ({"refresh": {"steps": 10}}, "must be a tuple of int, got 10"),
+    ({"refresh": {"steps": [10, "b"]}}, r"steps\[1\] must be int, got 'b'"),
+    ({"refresh": {"steps": [10]}, "num_steps": 9}, r"10, after num_steps \(9"),
+    ({"refresh": {"max_staleness_steps": -1}}, "must not be negative"),
+    ({"refresh": {"max_staleness_steps": 500}}, "at least 503.*lookahead"),
+    (
+      {"refresh": {"policy": "lockstep", "steps": [50, 60]}},
+      r"lag_steps \(100\) must be in 1\.\.10",
+    ),
     ({"lengths": {"joint": 90}}, r"lengths.joint \(90\) must exceed"),
     ({"lengths": {"joint": 1024}}, "exceeds encoder.max_positions"),
     ({"embedder": {"dim": 0}}, "embedder.dim must be positive"),
@@ -44,6 +56,85 @@ def test_a_field_can_be_overridden_like_a_flag_does():
 def test_a_wrong_config_names_the_key_and_the_value(change, message):
   with pytest.raises(ValueError, match=message):
     config.parse(change)
+
+
+def test_listed_refresh_steps_are_a_tuple_in_flags_and_in_json():
+  raw = config.to_config_dict(RunConfig())
+  raw.refresh.steps = (10, 30)
+  run = config.parse(raw)
+  assert run.refresh.steps == (10, 30)
+  assert config.loads(config.dumps(run)) == run
+
+
+REFRESHES = [
+  {"every_steps": 1},
+  {"every_steps": 7},
+  {"every_steps": 90},
+  {"steps": (3,)},
+  {"steps": (4, 5, 17, 30, 31)},
+  {"policy": "never"},
+]
+
+
+@pytest.mark.parametrize("fields", REFRESHES)
+def test_refresh_steps_agree_with_a_slow_enumeration(fields):
+  refresh = config.RefreshConfig(lag_steps=1, **fields)
+  listed = fields.get("steps", range(0, 200, fields.get("every_steps", 200)))
+  wanted = sorted({0, *listed})
+  for step in range(60):
+    assert refresh.is_refresh(step) == (step in wanted)
+    assert refresh.last_refresh(step) == max(s for s in wanted if s <= step)
+    later = [s for s in wanted if s > step]
+    assert refresh.next_refresh(step) == (later[0] if later else None)
+  assert refresh.next_refresh(-1) == 0
+  assert refresh.last_refresh(-3) == 0
+  bounds = [*(s for s in wanted if s < 60), 60]
+  assert refresh.largest_gap(60) == max(
+    b - a for a, b in itertools.pairwise(bounds)
+  )
+
+
+def _accepted(limit, lookahead, fields):
+  try:
+    return RunConfig(
+      num_steps=40,
+      retrieval=config.RetrievalConfig(lookahead=lookahead),
+      refresh=config.RefreshConfig(max_staleness_steps=limit, **fields),
+    )
+  except ValueError:
+    return None
+
+
+def _waits_for_ever(limit, lookahead, fields):
+  """Whether some step's batch needs a checkpoint that is still to come."""
+  refresh = config.RefreshConfig(**fields)
+  saved_when_planned = [
+    max(c for c in range(max(step - lookahead, 0) + 1) if refresh.is_refresh(c))
+    for step in range(40)
+  ]
+  return any(
+    checkpoint < step - limit
+    for step, checkpoint in enumerate(saved_when_planned)
+  )
+
+
+@pytest.mark.parametrize("lookahead", [1, 2, 5])
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"every_steps": 1},
+    {"every_steps": 2},
+    {"every_steps": 9},
+    {"steps": (3, 20, 35)},
+    {"steps": (9, 10, 25)},
+  ],
+)
+def test_the_smallest_limit_of_staleness_is_the_first_that_cannot_deadlock(
+  fields, lookahead
+):
+  smallest = next(n for n in range(1, 99) if _accepted(n, lookahead, fields))
+  assert not _waits_for_ever(smallest, lookahead, fields)
+  assert smallest == 1 or _waits_for_ever(smallest - 1, lookahead, fields)
 
 
 def test_an_integer_is_taken_for_a_float_and_nothing_else_is_converted():

@@ -17,9 +17,11 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from realm_jax.config import RunConfig
+from realm_jax import checkpoints
+from realm_jax.config import RefreshConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import publish, store
+from realm_jax.index.policy import next_step
 from realm_jax.index.store import IndexVersion
 from realm_jax.index.verify import VersionRefused
 
@@ -72,13 +74,13 @@ class VersionSchedule:
     return tuple(version for _, version in (*before, *after))
 
 
-def lockstep_checkpoint(step: int, every_steps: int, lag_steps: int) -> int:
+def lockstep_checkpoint(step: int, refresh: RefreshConfig) -> int:
   """Returns the checkpoint whose index serves `step` under lockstep.
 
-  That of checkpoint s (a multiple of `every_steps`) serves from s + lag_steps
-  on; that of checkpoint 0 from the beginning.
+  That of refresh step s serves from s + lag_steps on; that of checkpoint 0
+  from the beginning.
   """
-  return max((step - lag_steps) // every_steps * every_steps, 0)
+  return refresh.last_refresh(step - refresh.lag_steps)
 
 
 def agree(ready_step: int | None) -> int | None:
@@ -211,6 +213,33 @@ class IndexWatcher:
       )
     return ready
 
+  def require_since(
+    self, oldest: int, due: int, stopping: Callable[[], bool]
+  ) -> ReadyIndex | None:
+    """Waits for a version of checkpoint `oldest` or a newer one.
+
+    Args:
+      oldest: the first checkpoint step that will do.
+      due: the newest refresh step whose checkpoint the builder can take.
+      stopping: asked now and then; once True, the wait ends with None.
+
+    Raises:
+      Exception: what opening or probing a version raised on the thread.
+      VersionRefused: the builder found the last one faulty that could come.
+      TimeoutError: none came within refresh.wait_seconds.
+    """
+    deadline = time.monotonic() + self._run.refresh.wait_seconds
+    with self._changed:
+      while not stopping():
+        ready = self._first_ready()
+        if ready is not None and ready.version.step >= oldest:
+          return ready
+        self._check_can_come(oldest, due)
+        if time.monotonic() >= deadline:
+          raise TimeoutError(self._too_old(oldest))
+        self._changed.wait(self._poll_seconds)
+    return None
+
   def _first_ready(self) -> ReadyIndex | None:
     if self._error is not None:
       raise self._error
@@ -223,11 +252,37 @@ class IndexWatcher:
         f"The index builder refused to publish {version}: {reason}", {}
       )
 
+  def _check_can_come(self, oldest: int, due: int) -> None:
+    """Raises VersionRefused if the builder has nothing left to build."""
+    versions = store.list_versions(self._workdir, self._corpus)
+    published = [store.step_of(name) for name in versions]
+    faulty = publish.list_refused(self._workdir, self._corpus)
+    refused = sorted(store.step_of(name) for name in faulty)
+    if not refused or refused[-1] < due or max(published, default=-1) >= oldest:
+      return
+    existing = checkpoints.steps(self._workdir)
+    handled = sorted((*published, *refused))
+    if next_step(existing, handled, self._run.refresh, done=False) is None:
+      self._check_not_refused(refused[-1])
+
   def _late(self, step: int) -> str:
+    return (
+      f"The index of checkpoint {step} did not come within {self._patience()}"
+    )
+
+  def _too_old(self, oldest: int) -> str:
+    limit = self._run.refresh.max_staleness_steps
+    return (
+      f"refresh.max_staleness_steps={limit} asks for the index of checkpoint "
+      f"{oldest} or a newer one, and none came within {self._patience()} Or "
+      "raise the limit, and resume with --may_differ=refresh."
+      "max_staleness_steps."
+    )
+
+  def _patience(self) -> str:
     seconds = self._run.refresh.wait_seconds
     return (
-      f"The index of checkpoint {step} did not come within refresh."
-      f"wait_seconds={seconds:g}. Is the builder running? Start "
+      f"refresh.wait_seconds={seconds:g}. Is the builder running? Start "
       f"`realm build-index --workdir={os.fspath(self._workdir)} --watch`. "
       f"Published: {self._published()}."
     )
@@ -287,6 +342,6 @@ class IndexWatcher:
       return newer[-1] if newer else None
     if len(self._ready) == 2:
       return None
-    every = self._run.refresh.every_steps
-    due = [name for name in newer if store.step_of(name) % every == 0]
+    refresh = self._run.refresh
+    due = [name for name in newer if refresh.is_refresh(store.step_of(name))]
     return due[0] if due else None

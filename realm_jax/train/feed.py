@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of a stage, in order, from wherever a run stands."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from realm_jax.checkpoints import RunPosition
@@ -30,6 +30,7 @@ class Feed:
   ) -> None:
     """See `open_feed`."""
     self._stage, self._versions = stage, versions
+    self._limited = run.refresh.max_staleness_steps > 0
     data = stage.batches()
     if position is not None:
       data.set_state(position.data_state)
@@ -54,9 +55,9 @@ class Feed:
     self._ahead.close()
 
   @property
-  def refreshes(self) -> bool:
-    """Whether an index builder waits for checkpoints."""
-    return self._versions is not None and self._versions.refreshes
+  def searches(self) -> bool:
+    """Whether batches need an index."""
+    return self._versions is not None
 
   def shapes(self) -> Iterable[Batch]:
     """Yields a batch of every shape that will be fed."""
@@ -79,7 +80,12 @@ class Feed:
     """Returns what this step's retrieval cost, to be averaged."""
     if self._versions is None:
       return {}
-    return {"retrieval/wait_seconds": (fed.wait_seconds, 1.0)}
+    waits = {"retrieval/wait_seconds": (fed.wait_seconds, 1.0)}
+    if self._limited:
+      # The part of it that max_staleness_steps caused.
+      seconds = self._versions.held_up_seconds()
+      waits["index/staleness_wait_seconds"] = (seconds, 1.0)
+    return waits
 
   def status(self, step: int, fed: Fed[str]) -> dict[str, float]:
     """Returns the index in use at this step, and how stale it is."""
@@ -92,13 +98,24 @@ class Feed:
     if self._versions is not None:
       yield from self._versions.swaps(step, fed)
 
+  def check_age(self, step: int, fed: Fed[str]) -> None:
+    """Warns if a refresh is overdue."""
+    if self._versions is not None:
+      self._versions.check_age(step, fed.plan)
+
   def _prepare(self, examples: Any, version: str) -> Batch:
     index = self._versions.opened(version) if self._versions else None
     return self._stage.prepare(examples, index)
 
 
 def open_feed(
-  run: RunConfig, workdir: str, first_step: int, position: RunPosition | None
+  run: RunConfig,
+  workdir: str,
+  first_step: int,
+  position: RunPosition | None,
+  *,
+  warn: Callable[[str], None],
+  stopping: Callable[[], bool],
 ) -> Feed:
   """Opens what a stage reads.
 
@@ -107,6 +124,8 @@ def open_feed(
     workdir: of the run; its index versions are used.
     first_step: of the first batch fed.
     position: where a resumed run stands; None for a new one.
+    warn: see `Versions`.
+    stopping: see `Versions`.
 
   Raises:
     ValueError, FileNotFoundError, OSError: the data do not fit the config.
@@ -116,6 +135,13 @@ def open_feed(
   if stage.probe is not None:
     entries = position.index_versions if position else ()
     versions = Versions(
-      run, workdir, stage.corpus, stage.probe, first_step, entries
+      run,
+      workdir,
+      stage.corpus,
+      stage.probe,
+      first_step,
+      entries,
+      warn=warn,
+      stopping=stopping,
     )
   return Feed(run, stage, versions, first_step, position)

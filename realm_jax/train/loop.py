@@ -43,13 +43,23 @@ def train(run: RunConfig, workdir: str) -> bool:
     first_step = int(state.step)
     if first_step < run.num_steps:
       workdirs.unmark_done(workdir)
-    feed = stack.enter_context(open_feed(run, workdir, first_step, position))
+    bar = Progress(run.stage, first_step, run.num_steps)
+    feed = stack.enter_context(
+      open_feed(
+        run,
+        workdir,
+        first_step,
+        position,
+        warn=bar.warn,
+        stopping=stop.asked_here,
+      )
+    )
     if position is None:
       writer.save(0, state, feed.position())
     program.compile(feed.shapes())
     allocator.release_freed_memory()
     log = stack.enter_context(MetricLog(workdir, first_step))
-    bar = stack.enter_context(Progress(run.stage, first_step, run.num_steps))
+    stack.enter_context(bar)
     steps = _Steps(run, program, feed, writer, log, bar, stop)
     state = steps.run(state, first_step)
     writer.wait()
@@ -97,6 +107,7 @@ class _Steps:
       for swap in self._feed.swaps(step, fed):
         self._log.write(done, swap.scalars())
         self._bar.note(swap.describe())
+      self._feed.check_age(step, fed)
       stopping = self._stop.at(done)
       if stopping or self._saves_at(done):
         self._writer.save(done, state, self._feed.position())
@@ -110,10 +121,13 @@ class _Steps:
     return state
 
   def _saves_at(self, done: int) -> bool:
-    every = [self._run.checkpoint_every_steps]
-    if self._feed.refreshes:
-      every.append(self._run.refresh.every_steps)
-    return done == self._run.num_steps or any(done % n == 0 for n in every)
+    run = self._run
+    return (
+      done == run.num_steps
+      or done % run.checkpoint_every_steps == 0
+      # Where nothing is searched, no builder waits for one.
+      or (self._feed.searches and run.refresh.is_refresh(done))
+    )
 
   def _report(self, done: int, status: dict[str, float]) -> None:
     now = time.perf_counter()

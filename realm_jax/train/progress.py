@@ -2,10 +2,12 @@
 """What a person sees of a running training: one live line, or a log."""
 
 from collections.abc import Mapping
+import logging
 import sys
 
 from rich import console, progress
 
+_log = logging.getLogger(__name__)
 # Metric -> its label and format on the live line, in this order.
 _SHOWN = {
   "loss": ("loss", "{:.3f}"),
@@ -64,3 +66,10 @@ class Progress:
   def note(self, message: str) -> None:
     """Prints a line of its own, such as an index swap."""
     self._console.print(message, highlight=False, markup=False)
+
+  def warn(self, message: str) -> None:
+    """Says once what needs a person: above the bar, or in the log."""
+    if self._console.is_terminal:
+      self.note(f"warning: {message}")
+    else:
+      _log.warning("%s", message)

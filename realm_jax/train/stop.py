@@ -31,6 +31,10 @@ class StopRequest:
     del signum, frame
     self._asked = True
 
+  def asked_here(self) -> bool:
+    """Whether to wait for nothing more; False where hosts must agree first."""
+    return self._asked
+
   def at(self, step: int) -> bool:
     """Whether to save and stop after this step; the same on every host."""
     if self._many_hosts:

@@ -14,6 +14,7 @@ import time
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import store
+from realm_jax.index.policy import OverdueAlarm
 from realm_jax.index.store import IndexVersion
 from realm_jax.index.swap import (
   IndexWatcher,
@@ -34,7 +35,7 @@ class Swap:
 
   first_step: int
   checkpoint_step: int
-  stale_seconds: float  # Since the version was published.
+  stale_seconds: float  # Since the checkpoint was committed.
   stall_seconds: float  # How long its first step waited for its batch.
   stall_steps: float  # The same in units of the steps so far.
   probe: dict[str, float]
@@ -72,6 +73,9 @@ class Versions:
     probe: Probe,
     first_step: int,
     entries: Sequence[tuple[int, str]],
+    *,
+    warn: Callable[[str], None],
+    stopping: Callable[[], bool],
   ) -> None:
     """Opens nothing yet.
 
@@ -82,6 +86,9 @@ class Versions:
       probe: measures a version before it is used.
       first_step: that will be planned.
       entries: the schedule of a resumed run.
+      warn: tells a person that the index is late.
+      stopping: whether the run was asked to stop, the same on every host;
+        nothing is waited for then.
     """
     self._run, self._workdir, self._corpus = run, workdir, corpus
     self._lockstep = run.refresh.policy == "lockstep"
@@ -90,15 +97,17 @@ class Versions:
     self._open: dict[str, ReadyIndex] = {}
     self._in_use = self.schedule.at(first_step) if entries else ""
     self._seconds_per_step = _Pace()
+    self._alarm = OverdueAlarm(run.refresh)
+    self._warn, self._stopping = warn, stopping
+    self._held_up_seconds = 0.0
     replayed = self.schedule.needed_from(first_step)
-    if replayed and not self._lockstep:
-      # Under lockstep the watcher opens them, in order.
-      for name in replayed:
-        self._reopen(name)
     after = _first_wanted(replayed, self._lockstep)
     self._watcher = IndexWatcher(
       workdir, run, corpus, after_step=after, probe=probe
     )
+    if not self._lockstep:  # There the watcher opens them, in order.
+      for name in replayed:
+        self._reopen(name)
 
   def start(self) -> None:
     """Begins to watch for versions."""
@@ -107,11 +116,6 @@ class Versions:
   def close(self) -> None:
     """Ends the watching thread."""
     self._watcher.__exit__()
-
-  @property
-  def refreshes(self) -> bool:
-    """Whether later checkpoints get an index of their own."""
-    return self._run.refresh.policy != "never"
 
   def plan(self, step: int) -> str:
     """Returns the version that serves `step`; ask in the order of steps."""
@@ -125,18 +129,51 @@ class Versions:
   def _decide(self, step: int) -> str:
     refresh = self._run.refresh
     if self._lockstep:
-      wanted = lockstep_checkpoint(step, refresh.every_steps, refresh.lag_steps)
+      wanted = lockstep_checkpoint(step, refresh)
       return store.version_name(wanted, self._corpus.fingerprint)
     if not self.schedule.entries:
       return self._keep(self._watcher.require(0))
     current = self.schedule.entries[-1][1]
-    if not self.refreshes:
+    if refresh.policy == "never":
       return current
-    ready = self._watcher.ready()
+    name = self._agreed(self._watcher.ready()) or current
+    return name if self._fresh(step, name) else self._wait(step, name)
+
+  def _agreed(self, ready: ReadyIndex | None) -> str | None:
+    """Takes what every host has ready, if there is such a version."""
     agreed = agree(ready.version.step if ready else None)
     if ready is None or agreed != ready.version.step:
-      return current
+      return None
     return self._keep(ready)
+
+  def _fresh(self, step: int, name: str) -> bool:
+    limit = self._run.refresh.max_staleness_steps
+    return not limit or step - store.step_of(name) <= limit
+
+  def _wait(self, step: int, name: str) -> str:
+    """Waits for a version fresh enough for `step`.
+
+    The checkpoint that it needs is there: a batch is planned `lookahead` steps
+    ahead, and the config sees to it that a refresh step lies before that.
+    """
+    refresh = self._run.refresh
+    oldest = step - refresh.max_staleness_steps
+    due = refresh.last_refresh(step - self._run.retrieval.lookahead)
+    self._warn(
+      f"step {step} may not be searched with the index of step "
+      f"{store.step_of(name)} (refresh.max_staleness_steps="
+      f"{refresh.max_staleness_steps}): waiting for the index builder"
+    )
+    started = time.monotonic()
+    newer = None
+    while newer is None and not self._stopping():
+      # Hosts may have opened different versions; each goes on to the newest.
+      newer = self._agreed(
+        self._watcher.require_since(oldest, due, self._stopping)
+      )
+    self._held_up_seconds += time.monotonic() - started
+    # A run that stops does not train on this batch, and plans it again.
+    return newer or name
 
   def opened(self, name: str) -> IndexVersion:
     """Returns an open version; under lockstep, waits for the builder.
@@ -156,17 +193,33 @@ class Versions:
 
   def _reopen(self, name: str) -> None:
     version = store.open_version(self._workdir, name, self._run, self._corpus)
-    self._open[name] = ReadyIndex(version=version, probe={}, open_seconds=0.0)
+    self._keep(ReadyIndex(version=version, probe={}, open_seconds=0.0))
 
   def staleness(self, step: int, name: str) -> dict[str, float]:
     """Returns how old the version that served `step` is."""
     version = self._open[name].version
-    published = version.manifest.published_unix_secs
     return {
       "index/step": float(version.step),
       "index/staleness_steps": float(step - version.step),
-      "index/staleness_seconds": time.time() - published,
+      "index/staleness_seconds": _seconds_old(version),
     }
+
+  def held_up_seconds(self) -> float:
+    """Returns how long max_staleness_steps held up, since the last call."""
+    seconds, self._held_up_seconds = self._held_up_seconds, 0.0
+    return seconds
+
+  def check_age(self, step: int, name: str) -> None:
+    """Warns if the index that served `step` should have been replaced."""
+    version = self._open[name].version
+    if self._alarm.rings(step, version.step):
+      self._warn(
+        f"step {step}: the index is of step {version.step}, "
+        f"{step - version.step} steps and {_seconds_old(version):.0f} seconds "
+        f"old; the next was due from step "
+        f"{self._run.refresh.next_refresh(version.step)} on. Is the builder "
+        f"running? `realm build-index --workdir={self._workdir} --watch`"
+      )
 
   def swaps(self, step: int, fed: Fed[str]) -> Iterator[Swap]:
     """Yields the swap that took effect at `step`, if one did."""
@@ -183,7 +236,7 @@ class Versions:
     yield Swap(
       first_step=step,
       checkpoint_step=ready.version.step,
-      stale_seconds=time.time() - ready.version.manifest.published_unix_secs,
+      stale_seconds=_seconds_old(ready.version),
       stall_seconds=stall,
       stall_steps=stall / seconds_per_step if seconds_per_step else 0.0,
       probe=ready.probe,
@@ -204,6 +257,10 @@ class _Pace:
       return 0.0
     self._ticks += 1
     return (now - self._started) / self._ticks
+
+
+def _seconds_old(version: IndexVersion) -> float:
+  return time.time() - version.manifest.checkpoint_unix_secs
 
 
 def _first_wanted(replayed: Sequence[str], lockstep: bool) -> int:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from realm_jax.config import RefreshConfig
 from realm_jax.index import drafts, store, swap
 from realm_jax.index import publish as publishing
 from realm_jax.index.swap import (
@@ -14,7 +15,7 @@ from realm_jax.index.swap import (
   lockstep_checkpoint,
 )
 from realm_jax.index.verify import VersionRefused
-from tests.index.conftest import draft, publish
+from tests.index.conftest import draft, publish, save_checkpoints
 
 
 def test_a_version_serves_from_its_first_step_until_the_next():
@@ -41,8 +42,15 @@ def test_a_resume_needs_the_version_in_use_and_all_later_ones():
 
 
 def test_under_lockstep_a_checkpoint_serves_exactly_from_its_lag_on():
-  serving = [lockstep_checkpoint(step, 10, 4) for step in range(30)]
+  refresh = RefreshConfig(policy="lockstep", every_steps=10, lag_steps=4)
+  serving = [lockstep_checkpoint(step, refresh) for step in range(30)]
   assert serving == [0] * 14 + [10] * 10 + [20] * 6
+
+
+def test_under_lockstep_listed_checkpoints_serve_from_their_lag_on():
+  refresh = RefreshConfig(policy="lockstep", steps=(5, 20), lag_steps=4)
+  serving = [lockstep_checkpoint(step, refresh) for step in range(30)]
+  assert serving == [0] * 9 + [5] * 15 + [20] * 6
 
 
 def test_one_host_agrees_with_itself():
@@ -211,6 +219,78 @@ def test_a_refused_version_is_not_waited_for(tmp_path, lockstep, corpus):
     pytest.raises(VersionRefused, match="recall is too low"),
   ):
     watcher.require(10)
+
+
+def _never():
+  return False
+
+
+def test_a_version_as_new_as_asked_for_is_waited_for(tmp_path, run, corpus):
+  publish(tmp_path, 0, corpus)
+  late = threading.Timer(0.3, publish, (tmp_path, 13, corpus))
+  with _watch(tmp_path, run, corpus) as watcher:
+    late.start()
+    assert watcher.require_since(11, 10, _never).version.step == 13
+
+
+def test_a_stop_ends_the_wait_for_a_newer_version(tmp_path, run, corpus):
+  publish(tmp_path, 0, corpus)
+  stop = threading.Event()
+  threading.Timer(0.2, stop.set).start()
+  with _watch(tmp_path, run, corpus) as watcher:
+    assert watcher.require_since(11, 10, stop.is_set) is None
+
+
+def test_waiting_too_long_for_a_newer_version_names_both_ways_out(
+  tmp_path, run, corpus
+):
+  refresh = dataclasses.replace(
+    run.refresh, wait_seconds=0.1, max_staleness_steps=30
+  )
+  run = dataclasses.replace(run, refresh=refresh)
+  with (
+    _watch(tmp_path, run, corpus) as watcher,
+    pytest.raises(
+      TimeoutError,
+      match=r"=30 .* checkpoint 11 .*build-index .*may_differ=refresh.max",
+    ),
+  ):
+    watcher.require_since(11, 10, _never)
+
+
+def test_where_the_builder_refused_the_last_checkpoint_nothing_is_waited_for(
+  tmp_path, run, corpus
+):
+  publish(tmp_path, 0, corpus)
+  save_checkpoints(tmp_path, run, [0, 10])
+  directory, _ = draft(tmp_path, 10, corpus)
+  publishing.refuse(directory, "recall is too low", {})
+  with (
+    _watch(tmp_path, run, corpus) as watcher,
+    pytest.raises(VersionRefused, match="recall is too low"),
+  ):
+    watcher.require_since(5, 10, _never)
+
+
+def test_a_refused_checkpoint_is_no_matter_while_another_can_be_indexed(
+  tmp_path, run, corpus
+):
+  save_checkpoints(tmp_path, run, [10, 20])
+  directory, _ = draft(tmp_path, 10, corpus)
+  publishing.refuse(directory, "recall is too low", {})
+  threading.Timer(0.3, publish, (tmp_path, 20, corpus)).start()
+  with _watch(tmp_path, run, corpus) as watcher:
+    assert watcher.require_since(5, 10, _never).version.step == 20
+
+
+def test_lockstep_passes_over_what_is_not_listed(tmp_path, lockstep, corpus):
+  refresh = dataclasses.replace(lockstep.refresh, steps=(20,))
+  run = dataclasses.replace(lockstep, refresh=refresh)
+  for step in (0, 10, 20):
+    publish(tmp_path, step, corpus)
+  with _watch(tmp_path, run, corpus) as watcher:
+    watcher.take(watcher.require(0))
+    assert watcher.require(20).version.step == 20
 
 
 def test_a_version_that_can_no_longer_come_is_not_waited_for(

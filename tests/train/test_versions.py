@@ -2,6 +2,7 @@
 """Assigning versions to steps, with a watcher that is told what is ready."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -29,7 +30,7 @@ def version_of(step):
     IndexVersion,
     version=f"{step:08d}-abcdef01",
     step=step,
-    manifest=bare(Manifest, published_unix_secs=0.0),
+    manifest=bare(Manifest, checkpoint_unix_secs=time.time() - 60.0),
   )
 
 
@@ -41,6 +42,7 @@ class ToldWatcher:
   def __init__(self, *args, after_step, **kwargs):
     self.after_step = after_step
     self.taken = []
+    self.asked = []
 
   def __enter__(self):
     return self
@@ -55,6 +57,14 @@ class ToldWatcher:
 
   def require(self, step):
     return ReadyIndex(version=version_of(step), probe={}, open_seconds=0.0)
+
+  def require_since(self, oldest, due, stopping):
+    """The builder, just started, has the checkpoint that is due."""
+    self.asked.append((oldest, due))
+    if stopping():
+      return None
+    ToldWatcher.newest = due
+    return self.require(due)
 
   def take(self, ready):
     self.taken.append(ready.version.step)
@@ -71,14 +81,25 @@ def make_versions(monkeypatch, make_run):
   monkeypatch.setattr(ToldWatcher, "newest", 0)
   corpus = bare(PassageCorpus, fingerprint=FINGERPRINT)
 
-  def make(policy, first_step=0, entries=()):
+  def make(policy, first_step=0, entries=(), stopping=False, **refresh):
+    fields = {"every_steps": 10, "lag_steps": 4} | refresh
     run = dataclasses.replace(
-      make_run("realm"),
-      refresh=RefreshConfig(policy=policy, every_steps=10, lag_steps=4),
+      make_run("realm", num_steps=100),
+      refresh=RefreshConfig(policy=policy, **fields),
     )
-    return versions.Versions(
-      run, "workdir", corpus, lambda new, old: {}, first_step, entries
+    told = []
+    made = versions.Versions(
+      run,
+      "workdir",
+      corpus,
+      lambda new, old: {},
+      first_step,
+      entries,
+      warn=told.append,
+      stopping=lambda: stopping,
     )
+    made.told = told
+    return made
 
   return make
 
@@ -110,7 +131,6 @@ def test_a_frozen_index_stays(make_versions):
   opened.plan(0)
   ToldWatcher.newest = 10
   assert opened.plan(1) == name(0)
-  assert not opened.refreshes
 
 
 def test_a_resumed_run_replays_its_schedule_and_then_decides_again(
@@ -144,3 +164,75 @@ def test_staleness_counts_steps_since_the_checkpoint(make_versions):
   opened = make_versions("async")
   opened.plan(0)
   assert opened.staleness(7, name(0))["index/staleness_steps"] == 7.0
+
+
+def test_staleness_counts_seconds_since_the_checkpoint(make_versions):
+  opened = make_versions("async")
+  opened.plan(0)
+  seconds = opened.staleness(7, name(0))["index/staleness_seconds"]
+  assert 60.0 <= seconds < 600.0
+  [swap] = opened.swaps(0, fed(name(0)))
+  assert 60.0 <= swap.scalars()["swap/stale_seconds"] < 600.0
+
+
+def test_no_step_is_searched_with_an_older_index_than_is_allowed(make_versions):
+  # Of lookahead 4 and refreshes every 10 steps; the builder sleeps until it
+  # is waited for.
+  opened = make_versions("async", max_staleness_steps=13)
+  planned = [opened.plan(step) for step in range(100)]
+  ages = [step - int(plan[:8]) for step, plan in enumerate(planned)]
+  assert max(ages) == 13
+  assert opened._watcher.asked[:2] == [(1, 10), (11, 20)]
+  assert len(opened.told) == len(opened._watcher.asked) == 9
+  assert (
+    "step 14 may not be searched with the index of step 0" in opened.told[0]
+  )
+
+
+def test_the_time_that_staleness_held_up_is_told_once(make_versions):
+  opened = make_versions("async", max_staleness_steps=13)
+  opened.plan(0)
+  assert opened.held_up_seconds() == 0.0
+  opened.plan(14)
+  assert opened.held_up_seconds() > 0.0
+  assert opened.held_up_seconds() == 0.0
+
+
+def test_a_run_that_is_to_stop_waits_for_no_index(make_versions):
+  opened = make_versions("async", max_staleness_steps=13, stopping=True)
+  opened.plan(0)
+  assert opened.plan(14) == name(0)
+  # It is planned again on resume.
+  assert list(opened.schedule.entries) == [(0, name(0))]
+
+
+def test_without_a_limit_nothing_is_waited_for(make_versions):
+  opened = make_versions("async")
+  assert {opened.plan(step) for step in range(100)} == {name(0)}
+  assert opened.told == []
+
+
+def test_an_overdue_refresh_is_told_with_the_index_s_age(make_versions):
+  opened = make_versions("async")
+  opened.plan(0)
+  for step in range(100):
+    opened.check_age(step, name(0))
+  assert len(opened.told) == 2  # At 31 and at 61.
+  assert "31 steps and 60 seconds old" in opened.told[0]
+  assert "due from step 10 on" in opened.told[0]
+  assert "realm build-index --workdir=workdir --watch" in opened.told[0]
+
+
+@pytest.mark.parametrize("policy", ["async", "lockstep"])
+def test_listed_steps_take_effect_as_the_policy_says(make_versions, policy):
+  opened = make_versions(policy, steps=(10, 50))
+  planned = []
+  for step in range(100):
+    ToldWatcher.newest = {11: 10, 51: 50}.get(step, ToldWatcher.newest)
+    planned.append(opened.plan(step))
+  late = 1 if policy == "async" else 4
+  assert list(opened.schedule.entries) == [
+    (0, name(0)),
+    (10 + late, name(10)),
+    (50 + late, name(50)),
+  ]
