@@ -210,7 +210,7 @@ class _Builder:
       tokenizer_fingerprint=self._corpus.tokenizer_fingerprint,
       num_passages=len(embs),
       dim=embs.shape[1],
-      backend=self.run.retrieval.backend,
+      backend="scann" if parameters else "exact",
       scann=parameters,
       shards=shards,
       files=describe_files(directory),
@@ -271,7 +271,7 @@ class _Builder:
   def _index(
     self, embs: np.ndarray
   ) -> tuple[ScannIndex | ExactIndex, dict[str, int]]:
-    if self.run.retrieval.backend == "exact":
+    if self.run.retrieval.backend != "scann":
       return ExactIndex(Embeddings([embs])), {}
     index = build_scann(embs)
     return index, dataclasses.asdict(index.parameters)
