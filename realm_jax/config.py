@@ -136,7 +136,10 @@ class RetrievalConfig:
   null_document: bool = True
   exclude_own: bool = True  # Drop the passage that the text was taken from.
   marginal: Literal["per_mask", "joint"] = "per_mask"
-  backend: Literal["scann", "exact"] = "scann"
+  # scann: in host memory. device: exact, on the accelerators. exact: NumPy.
+  backend: Literal["scann", "device", "exact"] = "scann"
+  device_dtype: Literal["float32", "bfloat16"] = "float32"  # Of its vectors.
+  approximate: bool = False  # device: the best of a block by approx_max_k.
   lookahead: int = 4  # Batches searched ahead of the device.
 
   def __post_init__(self) -> None:
@@ -148,6 +151,11 @@ class RetrievalConfig:
     _require(
       self.lookahead >= 1,
       f"retrieval.lookahead must be at least 1, got {self.lookahead}.",
+    )
+    _require(
+      self.backend == "device" or not self.approximate,
+      "retrieval.approximate is a switch of retrieval.backend='device', and "
+      f"the backend is {self.backend!r}.",
     )
 
 

@@ -265,7 +265,7 @@ class _Builder:
     """Embeds what is missing and finishes the version, or sees it finished."""
     while not (draft.directory / MANIFEST).exists():
       with draft.claim() as shard:
-        if shard is not None:
+        if shard is not None and shard in draft.missing():
           draft.add(shard, self._embed(retriever, draft, shard))
           continue
       if not draft.missing():
@@ -302,7 +302,7 @@ class _Builder:
       embedder_hash=plan.embedder_hash,
       num_passages=embeddings.shape[0],
       dim=embeddings.shape[1],
-      backend=self.run.retrieval.backend,
+      backend="scann" if parameters else "exact",
       scann=parameters,
       searcher=folder.name if parameters else "",
       shards=tuple(shard.path for shard in shards),
@@ -379,7 +379,7 @@ class _Builder:
     self, embeddings: Embeddings, folder: pathlib.Path
   ) -> dict[str, int]:
     """Writes ScaNN's files, if that is the back end; returns its layout."""
-    if self.run.retrieval.backend == "exact":
+    if self.run.retrieval.backend != "scann":
       return {}
     index = build_scann(np.asarray(embeddings))
     index.save(folder)
