@@ -273,7 +273,7 @@ class _Builder:
   ) -> tuple[ScannIndex | ExactIndex, dict[str, int]]:
     if self.run.retrieval.backend == "exact":
       return ExactIndex(Embeddings([embs])), {}
-    index = build_scann(embs)
+    index = build_scann(Embeddings([embs]), self.run.retrieval.scann)
     return index, dataclasses.asdict(index.parameters)
 
   def _prune(self) -> None:

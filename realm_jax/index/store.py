@@ -213,7 +213,7 @@ def _open_index(
   if manifest.backend == "exact":
     return ExactIndex(embeddings)
   parameters = ScannParameters(**manifest.scann)
-  return load_scann(directory / SCANN_FOLDER, parameters, manifest.dim)
+  return load_scann(directory / SCANN_FOLDER, parameters, embeddings)
 
 
 def _read_params(directory: pathlib.Path) -> Params:
