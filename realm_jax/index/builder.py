@@ -381,7 +381,7 @@ class _Builder:
     """Writes ScaNN's files, if that is the back end; returns its layout."""
     if self.run.retrieval.backend != "scann":
       return {}
-    index = build_scann(np.asarray(embeddings))
+    index = build_scann(embeddings, self.run.retrieval.scann)
     index.save(folder)
     return dataclasses.asdict(index.parameters)
 

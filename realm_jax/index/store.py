@@ -282,4 +282,4 @@ def _open_index(
   if manifest.backend == "exact":
     return ExactIndex(embeddings)
   parameters = ScannParameters(**manifest.scann)
-  return load_scann(directory / manifest.searcher, parameters, manifest.dim)
+  return load_scann(directory / manifest.searcher, parameters, embeddings)
