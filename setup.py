@@ -49,6 +49,7 @@ setuptools.setup(
     "transformers>=5.0,<6",
   ],
   extras_require={
+    "bench": ["faiss-cpu>=1.12,<2"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "tf": ["tensorflow>=2.20"],

@@ -35,6 +35,13 @@ def keep_freed_memory() -> bool:
   return all(mallopt(name, value) == 1 for name, value in settings)
 
 
+def release_freed_memory() -> None:
+  """Hands back, once, what is free now: compiling takes more than a step."""
+  malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+  if malloc_trim is not None:
+    malloc_trim(0)
+
+
 def _will_compute_on_cpu() -> bool:
   # Asking JAX would start its threads, whose arenas could not be undone.
   chosen = os.environ.get("JAX_PLATFORMS")

@@ -172,6 +172,24 @@ def _report(args: list[str]) -> int:
   return 0
 
 
+def _index(args: list[str]) -> int:
+  from realm_jax.index import listing
+
+  actions = {
+    "list": listing.list_index,
+    "verify": listing.verify_index,
+    "prune": listing.prune_index,
+  }
+  if len(args) != 1 or args[0] not in actions:
+    raise ValueError(
+      f"Say which of {', '.join(actions)}, got {args}: for example `realm "
+      "index list --workdir=…`."
+    )
+  if deleted := actions[args[0]](FLAGS.workdir):
+    print(f"Deleted {', '.join(deleted)}.")
+  return 0
+
+
 COMMANDS = {
   "prepare-corpus": Command(
     "read documents, cut them into passages, tokenize them",
@@ -187,6 +205,9 @@ COMMANDS = {
     "embed the corpus from the newest checkpoint and publish an index",
     _build_index_flags,
     _build_index,
+  ),
+  "index": Command(
+    "list, verify or prune a run's index versions", _workdir_flag, _index
   ),
   "evaluate": Command(
     "score a run on questions or on masked texts", _evaluate_flags, _evaluate

@@ -129,6 +129,28 @@ class ReadingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ScannConfig:
+  """Overrides of what index/scann_backend.py chooses by size; 0 = by size."""
+
+  num_leaves: int = 0  # Partitions of each part of the passages.
+  leaves_to_search: int = 0  # Of those, for each query.
+  reorder: int = 0  # Candidates by hash that are scored exactly.
+
+  def __post_init__(self) -> None:
+    for name in ("num_leaves", "leaves_to_search", "reorder"):
+      value = getattr(self, name)
+      _require(
+        value >= 0,
+        f"scann.{name} must be positive, or 0 to go by size, got {value}.",
+      )
+    _require(
+      not self.num_leaves or self.leaves_to_search <= self.num_leaves,
+      f"scann.leaves_to_search ({self.leaves_to_search}) exceeds scann."
+      f"num_leaves ({self.num_leaves}).",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalConfig:
   """Which candidates a query gets, and how they are marginalised."""
 
@@ -136,7 +158,11 @@ class RetrievalConfig:
   null_document: bool = True
   exclude_own: bool = True  # Drop the passage that the text was taken from.
   marginal: Literal["per_mask", "joint"] = "per_mask"
-  backend: Literal["scann", "exact"] = "scann"
+  # scann: in host memory. device: exact, on the accelerators. exact: NumPy.
+  backend: Literal["scann", "device", "exact"] = "scann"
+  device_dtype: Literal["float32", "bfloat16"] = "float32"  # Of its vectors.
+  approximate: bool = False  # device: the best of a block by approx_max_k.
+  scann: ScannConfig = dataclasses.field(default_factory=ScannConfig)
   lookahead: int = 4  # Batches searched ahead of the device.
 
   def __post_init__(self) -> None:
@@ -148,6 +174,11 @@ class RetrievalConfig:
     _require(
       self.lookahead >= 1,
       f"retrieval.lookahead must be at least 1, got {self.lookahead}.",
+    )
+    _require(
+      self.backend == "device" or not self.approximate,
+      "retrieval.approximate is a switch of retrieval.backend='device', and "
+      f"the backend is {self.backend!r}.",
     )
 
 

@@ -14,11 +14,15 @@ import resource, sys, threading
 import numpy as np
 from realm_jax import allocator
 kept = allocator.keep_freed_memory() if sys.argv[1] == "keep" else None
+if sys.argv[1] == "release":
+  kept = allocator.keep_freed_memory()
 faults = []
 def work():
   for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.empty(2**24).fill(1.0)
+    if sys.argv[1] == "release":
+      allocator.release_freed_memory()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 thread = threading.Thread(target=work)
 thread.start()
@@ -48,6 +52,11 @@ def test_freed_memory_is_not_paid_for_again():
   assert kept[0] == "True"
   # With huge pages there are few faults either way, but never more.
   assert kept[1] <= min(100, without[1])
+
+
+def test_what_is_free_can_be_handed_back(tmp_path):
+  held, released = _rounds("keep", "cpu"), _rounds("release", "cpu")
+  assert released[1] > held[1]
 
 
 def test_an_accelerators_host_is_left_alone():

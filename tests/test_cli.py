@@ -44,6 +44,8 @@ def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
     (["ask", "--workdir=x"], "Nothing to ask"),
     (["report", "--workdir=x", "y"], r"Unknown arguments ['y']"),
     (["build-index", "--workdir=x"], "is not a run's workdir"),
+    (["index", "--workdir=x"], "Say which of list, verify, prune, got []"),
+    (["index", "list", "--workdir=x"], "is not a run's workdir"),
   ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_1(arguments, message):

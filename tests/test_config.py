@@ -33,6 +33,11 @@ def test_a_field_can_be_overridden_like_a_flag_does():
     ({"data": 3}, r"config.data must be a mapping, got 3"),
     ({"retrieval": {"lookahead": 0}}, r"config.retrieval: .*lookahead"),
     ({"retrieval": {"num_candidates": 1}}, "must be at least 2"),
+    ({"retrieval": {"scann": {"reorder": -1}}}, "got -1"),
+    (
+      {"retrieval": {"scann": {"num_leaves": 5, "leaves_to_search": 6}}},
+      r"leaves_to_search \(6\) exceeds scann.num_leaves \(5\)",
+    ),
     ({"refresh": {"lag_steps": 0}}, r"refresh.lag_steps \(0\)"),
     ({"refresh": {"steps": [20, 10]}}, r"steps must ascend .*\(20, 10\)"),
     ({"refresh": {"steps": [0, 10]}}, "must ascend from above 0"),

@@ -24,7 +24,7 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.index import drafts, publish, store
+from realm_jax.index import drafts, publish, retention, store
 from realm_jax.index.drafts import Draft, DraftPlan
 from realm_jax.index.embed import CorpusEmbedder
 from realm_jax.index.embeddings import Embeddings
@@ -39,13 +39,10 @@ from realm_jax.index.manifest import (
 )
 from realm_jax.index.policy import next_step
 from realm_jax.index.scann_backend import build_scann
-from realm_jax.index.swap import VersionSchedule
 from realm_jax.index.verify import VersionRefused, verify
 from realm_jax.shapes import Params
 
 _log = logging.getLogger(__name__)
-# Trainers use a version until they have opened the next one.
-_FEWEST_KEPT = 2
 # A checkpoint that could not be read and is still there after so long is
 # damaged; until then it may be half deleted.
 DELETION_SECONDS = 2.0
@@ -268,7 +265,7 @@ class _Builder:
     """Embeds what is missing and finishes the version, or sees it finished."""
     while not (draft.directory / MANIFEST).exists():
       with draft.claim() as shard:
-        if shard is not None:
+        if shard is not None and shard in draft.missing():
           draft.add(shard, self._embed(retriever, draft, shard))
           continue
       if not draft.missing():
@@ -305,7 +302,7 @@ class _Builder:
       embedder_hash=plan.embedder_hash,
       num_passages=embeddings.shape[0],
       dim=embeddings.shape[1],
-      backend=self.run.retrieval.backend,
+      backend="scann" if parameters else "exact",
       scann=parameters,
       searcher=folder.name if parameters else "",
       shards=tuple(shard.path for shard in shards),
@@ -382,25 +379,18 @@ class _Builder:
     self, embeddings: Embeddings, folder: pathlib.Path
   ) -> dict[str, int]:
     """Writes ScaNN's files, if that is the back end; returns its layout."""
-    if self.run.retrieval.backend == "exact":
+    if self.run.retrieval.backend != "scann":
       return {}
-    index = build_scann(np.asarray(embeddings))
+    index = build_scann(embeddings, self.run.retrieval.scann)
     index.save(folder)
     return dataclasses.asdict(index.parameters)
 
   def _prune(self) -> None:
-    needed: set[str] = set()
-    for step in checkpoints.steps(self.workdir):
-      try:
-        entries = checkpoints.metadata(self.workdir, step)["index_versions"]
-      except (OSError, ValueError) as error:
-        # Most likely deleted just now. The next version prunes again.
-        _log.info("Nothing pruned, checkpoint %d is unread: %s", step, error)
-        return
-      schedule = VersionSchedule([(int(s), str(v)) for s, v in entries])
-      needed.update(schedule.needed_from(step))
-    keep = max(self.run.refresh.keep_versions, _FEWEST_KEPT)
-    for version in publish.prune(
+    needed = retention.needed_by_checkpoints(self.workdir)
+    if needed is None:
+      return  # The next version prunes again.
+    keep = self.run.refresh.keep_versions
+    for version in retention.prune(
       self.workdir, self._corpus, keep, needed, self._observer
     ):
       _log.info("Deleted index version %s", version)

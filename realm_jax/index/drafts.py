@@ -76,7 +76,9 @@ class Draft:
     self._leases, self._observer = leases, observer
 
   def missing(self) -> list[int]:
-    """Returns the shards that nobody has committed."""
+    """Returns the shards that nobody has committed, until it is published."""
+    if (self.directory / MANIFEST).exists():
+      return []
     there = self._committed()
     return [i for i in range(self.plan.num_shards) if i not in there]
 

@@ -46,11 +46,25 @@ class Embeddings:
       )
     rows = np.empty((flat.size, self.shape[1]), np.float32)
     shard_of = np.searchsorted(self._first_rows, flat, side="right") - 1
-    for number in np.unique(shard_of):
+    for number in np.flatnonzero(np.bincount(shard_of)):
       here = shard_of == number
       local = flat[here] - self._first_rows[number]
       rows[here] = self._shards[number][local]
     return rows.reshape(*np.shape(ids), self.shape[1])
+
+  def rows(self, start: int, stop: int) -> Float32[np.ndarray, "_ D"]:
+    """Rows start..stop-1; a copy only where they lie in several shards."""
+    first, last = np.clip([start, stop], 0, len(self)).tolist()
+    pieces = [
+      shard[max(first - begin, 0) : max(last - begin, 0)]
+      for begin, shard in zip(
+        self._first_rows.tolist(), self._shards, strict=False
+      )
+    ]
+    pieces = [piece for piece in pieces if len(piece)]
+    if not pieces:
+      return np.empty((0, self.shape[1]), np.float32)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
   def blocks(
     self, num_rows: int

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making versions visible, keeping bad ones back, and deleting old ones.
+"""Making versions visible, and keeping bad ones back.
 
 The manifest is written last: until it stands, readers do not see a version.
 No directory is renamed, as object stores cannot.
 """
 
-from collections.abc import Collection
 import json
 import os
 import pathlib
@@ -14,13 +13,11 @@ from etils import epath
 
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import drafts
-from realm_jax.index.lease import LeaseObserver
 from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.store import (
   index_folder,
   list_versions,
   of_corpus,
-  readers_folder,
   step_of,
 )
 
@@ -86,45 +83,6 @@ def _refusal_path(workdir: epath.PathLike, version: str) -> pathlib.Path:
   return index_folder(workdir) / f"{version}{_REFUSED}"
 
 
-def prune(
-  workdir: epath.PathLike,
-  corpus: PassageCorpus,
-  keep: int,
-  needed: Collection[str],
-  observer: LeaseObserver,
-) -> list[str]:
-  """Deletes a corpus' versions but the newest `keep` and those `needed`.
-
-  What a living reader has open stays, too. Drafts that a newer version has
-  overtaken go, as none may be published any more.
-
-  Args:
-    workdir: whose versions they are.
-    corpus: versions of others are left alone.
-    keep: how many of the newest stay.
-    needed: by checkpoints.
-    observer: knows which leases are alive.
-
-  Returns:
-    What was deleted.
-  """
-  published = list_versions(workdir, corpus)
-  doomed = [
-    name
-    for name in published[:-keep]
-    if name not in needed and not _is_read(workdir, name, observer)
-  ]
-  doomed += [
-    name
-    for name in list_drafts(workdir, corpus)
-    if step_of(name) < step_of(published[-1])
-    and not drafts.is_live(index_folder(workdir) / name, observer)
-  ]
-  for version in doomed:
-    drafts.discard(index_folder(workdir) / version)
-  return doomed
-
-
 def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
   """Returns the versions of a corpus that are being made, by step."""
   folder = index_folder(workdir)
@@ -136,11 +94,3 @@ def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
     if path.is_dir() and not (path / MANIFEST).exists()
   ]
   return sorted(of_corpus(names, corpus.fingerprint), key=step_of)
-
-
-def _is_read(
-  workdir: epath.PathLike, version: str, observer: LeaseObserver
-) -> bool:
-  folder = readers_folder(workdir, version)
-  observer.clear_dead(folder)
-  return bool(observer.live(folder))

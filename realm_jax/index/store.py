@@ -25,8 +25,10 @@ import weakref
 from etils import epath
 import numpy as np
 
-from realm_jax.config import RunConfig
+from realm_jax import sharding
+from realm_jax.config import RetrievalConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index.device import DeviceIndex
 from realm_jax.index.drafts import read_params
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
@@ -159,7 +161,7 @@ def open_version(
     _check_belongs(manifest, run, corpus)
     total = sum(file.num_bytes for file in manifest.files)
     check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
-    opened = open_files(directory, manifest)
+    opened = open_files(directory, manifest, run.retrieval)
     stack.pop_all()
   weakref.finalize(opened, release)
   return opened
@@ -196,8 +198,17 @@ def _reading() -> Leases:
   return leases
 
 
-def open_files(directory: pathlib.Path, manifest: Manifest) -> IndexVersion:
+def open_files(
+  directory: pathlib.Path,
+  manifest: Manifest,
+  retrieval: RetrievalConfig | None = None,
+) -> IndexVersion:
   """Opens a version, or a draft of one, as its manifest describes it.
+
+  Args:
+    directory: of the version.
+    manifest: its own.
+    retrieval: of a reader; its "device" back end searches any version.
 
   Raises:
     ValueError: the embeddings' shape is not the manifest's.
@@ -207,7 +218,7 @@ def open_files(directory: pathlib.Path, manifest: Manifest) -> IndexVersion:
     version=manifest.version,
     step=manifest.step,
     manifest=manifest,
-    index=_open_index(directory, manifest, embeddings),
+    index=_open_index(directory, manifest, embeddings, retrieval),
     embeddings=embeddings,
     retriever_params=read_params(directory),
   )
@@ -256,9 +267,19 @@ def _open_embeddings(directory: pathlib.Path, manifest: Manifest) -> Embeddings:
 
 
 def _open_index(
-  directory: pathlib.Path, manifest: Manifest, embeddings: Embeddings
+  directory: pathlib.Path,
+  manifest: Manifest,
+  embeddings: Embeddings,
+  retrieval: RetrievalConfig | None,
 ) -> Index:
+  if retrieval is not None and retrieval.backend == "device":
+    return DeviceIndex(
+      embeddings,
+      sharding.local_mesh(),
+      retrieval.device_dtype,
+      retrieval.approximate,
+    )
   if manifest.backend == "exact":
     return ExactIndex(embeddings)
   parameters = ScannParameters(**manifest.scann)
-  return load_scann(directory / manifest.searcher, parameters, manifest.dim)
+  return load_scann(directory / manifest.searcher, parameters, embeddings)

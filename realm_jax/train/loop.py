@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from realm_jax import sharding
+from realm_jax import allocator, sharding
 from realm_jax import workdir as workdirs
 from realm_jax.checkpoints import CheckpointWriter
 from realm_jax.config import RunConfig
@@ -57,6 +57,7 @@ def train(run: RunConfig, workdir: str) -> bool:
     if position is None:
       writer.save(0, state, feed.position())
     program.compile(feed.shapes())
+    allocator.release_freed_memory()
     log = stack.enter_context(MetricLog(workdir, first_step))
     stack.enter_context(bar)
     steps = _Steps(run, program, feed, writer, log, bar, stop)

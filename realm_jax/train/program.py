@@ -18,7 +18,10 @@ from realm_jax.train.losses import LOSSES
 from realm_jax.train.optimizer import make_optimizer, part_of
 from realm_jax.train.step import TrainState, init_state, make_train_step
 
-_COMPILING = 4  # Programs at once: each takes memory, too.
+# Programs compiled at once. XLA for a CPU takes a gigabyte for one, and uses
+# several cores by itself.
+_COMPILING = 4
+_COMPILING_FOR_CPU = 1
 
 
 class Program:
@@ -80,8 +83,10 @@ class Program:
         lowered[shape] = self._update.lower(
           self.abstract_state, placed, self._rng
         )
-    # XLA takes minutes for a large model, most of them on one core.
-    with ThreadPoolExecutor(_COMPILING) as threads:
+    on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+    with ThreadPoolExecutor(
+      _COMPILING_FOR_CPU if on_cpu else _COMPILING
+    ) as threads:
       compiled = threads.map(lambda each: each.compile(), lowered.values())
       self._compiled |= dict(zip(lowered, compiled, strict=True))
 

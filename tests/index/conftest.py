@@ -196,6 +196,7 @@ def draft(workdir, step, corpus, shard_passages=2**17):
       describe_file(directory, directory / drafts.PARAMS_FILE),
     ),
     libraries={},
+    checks={"recall_at_10": 1.0},
   )
 
 

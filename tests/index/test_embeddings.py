@@ -20,6 +20,15 @@ def test_blocks_cover_all_rows_once_and_in_order():
   np.testing.assert_array_equal(np.concatenate([b for _, b in blocks]), _ROWS)
 
 
+@pytest.mark.parametrize("span", [(0, 10), (1, 4), (3, 6), (4, 5), (8, 99)])
+def test_a_range_of_rows_may_cross_shards(span):
+  np.testing.assert_array_equal(_SHARDED.rows(*span), _ROWS[slice(*span)])
+
+
+def test_a_range_of_rows_within_a_shard_is_no_copy():
+  assert np.shares_memory(_SHARDED.rows(5, 8), _ROWS)
+
+
 def test_one_shard_becomes_an_array_without_a_copy():
   assert np.shares_memory(np.asarray(Embeddings([_ROWS])), _ROWS)
   np.testing.assert_array_equal(np.asarray(_SHARDED), _ROWS)

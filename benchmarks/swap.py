@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a step is held up while a published version is opened."""
+
+import dataclasses
+import pathlib
+import time
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+
+from realm_jax.config import RefreshConfig, RunConfig
+from realm_jax.index import publish, store
+from realm_jax.index.manifest import Manifest, describe_files
+from realm_jax.index.scann_backend import ScannIndex
+from realm_jax.index.swap import IndexWatcher, agree
+
+_STEPS = 50  # Before a version appears.
+_SIZE = 1024  # Of a step's matrix products.
+
+
+@dataclasses.dataclass(frozen=True)
+class StandInCorpus:
+  """What opening a version asks of a corpus."""
+
+  num_passages: int
+  fingerprint: str = "0" * 64
+  tokenizer_fingerprint: str = "0" * 64
+
+  def __len__(self) -> int:
+    return self.num_passages
+
+
+def publish_version(
+  workdir: pathlib.Path, vectors: np.ndarray, index: ScannIndex
+) -> None:
+  """Publishes an index as a builder does."""
+  corpus = StandInCorpus(len(vectors))
+  version = store.version_name(0, corpus.fingerprint)
+  directory = publish.begin_draft(workdir, version)
+  params = {"scale": np.ones(1, np.float32)}
+  shards = publish.write_draft(directory, vectors, params, index)
+  publish.publish(
+    directory,
+    Manifest(
+      version=version,
+      step=0,
+      checkpoint_unix_secs=0.0,
+      corpus_fingerprint=corpus.fingerprint,
+      tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+      num_passages=len(vectors),
+      dim=vectors.shape[1],
+      backend="scann",
+      scann=dataclasses.asdict(index.parameters),
+      shards=shards,
+      files=describe_files(directory),
+      libraries={},
+    ),
+  )
+
+
+def measure(workdir: pathlib.Path, num_passages: int) -> dict[str, float]:
+  """Opens the version in the background of a loop of steps.
+
+  Returns:
+    Seconds: step (median before), longest_step (until the swap, opening
+    included), hold (the longest that asking for and taking a version took)
+    and open.
+  """
+  square = jnp.ones((_SIZE, _SIZE)) / _SIZE
+  train = jax.jit(lambda x: x @ square @ square)
+  state = jax.block_until_ready(train(square))
+
+  def step() -> float:
+    started = time.perf_counter()
+    jax.block_until_ready(train(state))
+    return time.perf_counter() - started
+
+  before = [step() for _ in range(_STEPS)]
+  run = RunConfig(refresh=RefreshConfig(policy="async"))
+  corpus = StandInCorpus(num_passages)
+  steps, holds, ready = [], [], None
+  # A stand-in has no passages, and none is read.
+  watcher = IndexWatcher(workdir, run, corpus)  # type: ignore[arg-type]
+  with watcher:
+    while ready is None:
+      steps.append(step())
+      started = time.perf_counter()
+      ready = watcher.ready()
+      if agree(ready.version.step if ready else None) is not None:
+        watcher.take(ready)
+      holds.append(time.perf_counter() - started)
+  return {
+    "step": float(np.median(before)),
+    "longest_step": max(steps),
+    "hold": max(holds),
+    "open": ready.open_seconds,
+  }
