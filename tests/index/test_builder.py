@@ -19,6 +19,8 @@ from realm_jax import workdir as workdir_lib
 from realm_jax.config import MeshConfig
 from realm_jax.index import builder, drafts, store
 from realm_jax.index.builder import build_index
+from realm_jax.index.device import DeviceIndex
+from realm_jax.index.exact import ExactIndex
 from realm_jax.index.lease import Leases
 from realm_jax.index.verify import VersionRefused
 from tests.index.conftest import claim, save_checkpoints
@@ -60,6 +62,26 @@ def test_scann_versions_open_and_search(tmp_path, run, corpus):
   found = opened.index.search(opened.embeddings[np.arange(3)], 5)
   assert found.ids.shape == (3, 5)
   assert (workdir / "index" / version / opened.manifest.searcher).is_dir()
+
+
+@pytest.mark.parametrize("built_for", ["scann", "device"])
+def test_a_version_built_for_any_back_end_can_be_searched_on_the_devices(
+  tmp_path, run, corpus, built_for
+):
+  retrieval = dataclasses.replace(run.retrieval, backend=built_for)
+  built = dataclasses.replace(run, retrieval=retrieval)
+  workdir = claim(tmp_path / "workdir", built)
+  save_checkpoints(workdir, built, [0])
+  (version,) = build_index(workdir)
+  retrieval = dataclasses.replace(run.retrieval, backend="device")
+  reader = dataclasses.replace(run, retrieval=retrieval)
+  opened = store.open_version(workdir, version, reader, corpus)
+  assert isinstance(opened.index, DeviceIndex)
+  queries = opened.embeddings[np.arange(9)]
+  exact = ExactIndex(opened.embeddings).search(queries, 5)
+  np.testing.assert_allclose(
+    opened.index.search(queries, 5).scores, exact.scores, rtol=1e-5
+  )
 
 
 def test_another_corpus_gets_a_version_beside_the_first(

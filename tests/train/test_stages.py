@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
 
+from realm_jax import sharding
+from realm_jax.index.device import DeviceIndex
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
 from realm_jax.index.search import Neighbors
@@ -55,6 +58,23 @@ def test_realm_batches_have_announced_shapes_and_no_own_passage(
     batch = opened.prepare(next(data), version)
     assert shapes(batch) in announced
     assert batch["candidate_mask"].all()
+
+
+def test_search_on_the_devices_makes_the_same_batches_as_exact_search(
+  make_run, version
+):
+  opened = stages.open_stage(make_run("realm"))
+  examples = next(opened.batches())
+  index = DeviceIndex(
+    version.embeddings, sharding.local_mesh(), "float32", False
+  )
+  on_devices = copy.copy(version)
+  object.__setattr__(on_devices, "index", index)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    opened.prepare(examples, on_devices),
+    opened.prepare(examples, version),
+  )
 
 
 def test_open_qa_batches_carry_the_beam_s_vectors_and_right_spans(
