@@ -72,6 +72,10 @@ def scann_parameters(
       1000         10%        0.988       105
       1000         20%        0.997       169
 
+  Where a part holds whole clusters, less does: of 200,000 passages' 894
+  partitions, 27 find 0.992 and the default's 112 find 0.999. The default is
+  for corpora of several parts, each of which has a share of every cluster.
+
   Spilling each passage to a second partition (SOAR) reaches the same recall
   at the same cost, with twice the hashes.
 
