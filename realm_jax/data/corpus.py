@@ -16,6 +16,7 @@ All arrays are memory-mapped: an open corpus costs what is read of it.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -145,7 +146,8 @@ class PassageCorpus:
 
     A passage of a document without a uid is a document of its own.
     """
-    after = int(np.searchsorted(self._document_offsets, row, side="right"))
+    # As int32: of another type, it would have the whole array converted.
+    after = np.searchsorted(self._document_offsets, np.int32(row), side="right")
     start, stop = self._document_offsets[after - 1 : after + 1].tolist()
     return range(start, stop)
 
@@ -153,18 +155,20 @@ class PassageCorpus:
     """Yields adjacent passages as the files hold them, in bounded memory."""
     for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):
       stop = min(start + _ROWS_AT_ONCE, rows.stop)
-      records = self._records.read(start, stop)
-      for row, record in enumerate(records, start):
-        sentences = slice(*self._sentence_offsets[row : row + 2])
-        yield StoredPassage(
-          record=record,
-          uid_hash=int(self._row_uid_hashes[row]),
-          content_hash=int(self.passage_hashes[row]),
-          pieces=self.tokens[slice(*self.offsets[row : row + 2])],
-          title_length=int(self.title_lengths[row]),
-          sentence_starts=self._sentences[sentences],
-          starts_document=self.document_rows(row).start == row,
-        )
+      several = np.arange(start, stop, dtype=np.int32)
+      document = np.searchsorted(self._document_offsets, several)
+      pieces = self.offsets[start : stop + 1].tolist()
+      sentences = self._sentence_offsets[start : stop + 1].tolist()
+      columns = (
+        self._records.read(start, stop),
+        self._row_uid_hashes[start:stop].tolist(),
+        self.passage_hashes[start:stop].tolist(),
+        [self.tokens[slice(*cut)] for cut in itertools.pairwise(pieces)],
+        self.title_lengths[start:stop].tolist(),
+        [self._sentences[slice(*cut)] for cut in itertools.pairwise(sentences)],
+        (self._document_offsets[document] == several).tolist(),
+      )
+      yield from map(StoredPassage, *columns)
 
   @functools.cached_property
   def _row_uid_hashes(self) -> UInt64[np.ndarray, "N"]:
