@@ -69,6 +69,32 @@ def _prepare_corpus(args: list[str]) -> int:
   return 0
 
 
+def _edit_corpus_flags() -> None:
+  flags.DEFINE_string(
+    "corpus", None, "Corpus directory to start from.", required=True
+  )
+  flags.DEFINE_string(
+    "edits",
+    None,
+    "JSONL (.gz too): {uid, title, text} adds a document or replaces the one "
+    "of this uid, {uid, remove: true} removes it.",
+    required=True,
+  )
+  flags.DEFINE_string(
+    "output", None, "Corpus directory to make.", required=True
+  )
+
+
+def _edit_corpus(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.data import prepare
+
+  prepare.edit_corpus(
+    corpus=FLAGS.corpus, edits=FLAGS.edits, output=FLAGS.output
+  )
+  return 0
+
+
 def _train_flags() -> None:
   _workdir_flag()
   config_flags.DEFINE_config_file("config", None, "The experiment's file.")
@@ -195,6 +221,11 @@ COMMANDS = {
     "read documents, cut them into passages, tokenize them",
     _corpus_flags,
     _prepare_corpus,
+  ),
+  "edit-corpus": Command(
+    "make a corpus with documents added, replaced and removed",
+    _edit_corpus_flags,
+    _edit_corpus,
   ),
   "train": Command(
     "train a stage (ict, mlm, realm, openqa), or go on with it",

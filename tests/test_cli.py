@@ -22,7 +22,9 @@ def realm(*arguments):
 def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
   told = realm("--help")
   assert told.returncode == 0
-  for command in ("prepare-corpus", "train", "build-index", "ask", "report"):
+  for command in ("prepare-corpus", "edit-corpus", "train", "build-index"):
+    assert command in told.stdout
+  for command in ("evaluate", "ask", "report"):
     assert command in told.stdout
   wrong = realm("trian")
   assert wrong.returncode == 2
@@ -46,6 +48,10 @@ def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
     (["build-index", "--workdir=x"], "is not a run's workdir"),
     (["index", "--workdir=x"], "Say which of list, verify, prune, got []"),
     (["index", "list", "--workdir=x"], "is not a run's workdir"),
+    (
+      ["edit-corpus", "--corpus=x", "--edits=e.jsonl", "--output=y"],
+      "No corpus at x",
+    ),
   ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_1(arguments, message):

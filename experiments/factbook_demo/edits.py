@@ -66,20 +66,18 @@ def choose_edits(
   return list(edits.values())
 
 
-def apply_edits(
+def edited_documents(
   documents: Sequence[Document], edits: Sequence[Edit]
 ) -> list[Document]:
-  """Returns all documents, those of the edits with the new values."""
-  by_uid = {edit.placed.fact.document_uid: edit for edit in edits}
+  """Returns the documents of the edits, with the new values."""
+  by_uid = {document.uid: document for document in documents}
   edited = []
-  for document in documents:
-    edit = by_uid.get(document.uid)
-    if edit:
-      fact = edit.placed.fact
-      changed = fact.evidence.replace(fact.value, edit.value)
-      text = document.text.replace(fact.evidence, changed)
-      document = dataclasses.replace(document, text=text)
-    edited.append(document)
+  for edit in edits:
+    fact = edit.placed.fact
+    changed = fact.evidence.replace(fact.value, edit.value)
+    document = by_uid[fact.document_uid]
+    text = document.text.replace(fact.evidence, changed)
+    edited.append(dataclasses.replace(document, text=text))
   return edited
 
 

@@ -42,7 +42,7 @@ def demo_documents() -> list[Document]:
 
 
 def write_documents(path: pathlib.Path, documents: Iterable[Document]) -> None:
-  """Writes documents as JSONL for `realm prepare-corpus`."""
+  """Writes JSONL for `realm prepare-corpus` and `realm edit-corpus`."""
   write_jsonl(
     path,
     ({"title": d.title, "text": d.text, "uid": d.uid} for d in documents),

@@ -137,7 +137,7 @@ def prepare(demo: Demo) -> None:
   (data / "majority.json").write_text(json.dumps(majority))
   edits = edits_lib.choose_edits(placed, corpus)
   examples.write_documents(
-    data / "edited_documents.jsonl", edits_lib.apply_edits(documents, edits)
+    data / "edits.jsonl", edits_lib.edited_documents(documents, edits)
   )
   for name, after in (("before", False), ("after", True)):
     asked = edits_lib.questions(edits, after)
@@ -189,11 +189,10 @@ def knowledge_update(demo: Demo) -> None:
   edited = demo.directory / "edited_corpus"
   shutil.rmtree(edited, ignore_errors=True)
   demo.processes.realm(
-    "prepare-corpus",
-    source=demo.directory / "data" / "edited_documents.jsonl",
+    "edit-corpus",
+    corpus=demo.directory / "corpus",
+    edits=demo.directory / "data" / "edits.jsonl",
     output=edited,
-    tokenizer=demo.directory / "tokenizer",
-    max_pieces=settings.LENGTHS.passage,
   )
   workdir = demo.directory / "openqa"
   demo.processes.realm("build-index", workdir=workdir, corpus=edited)

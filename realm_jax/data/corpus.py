@@ -6,13 +6,16 @@
   sentences.bin, sentence_offsets.npy   first piece of each sentence in a body
   passages.array_record        {"uid", "title", "text"} of each, for showing
   uid_hashes.npy, uid_rows.npy hashes in ascending order, and their rows
+  document_offsets.npy         first row of each document, and N
+  passage_hashes.npy           of what the document tower reads of a passage
+  tokenizer.json               the tokenizer that made the pieces
   MANIFEST.json                counts and fingerprints
 
 All arrays are memory-mapped: an open corpus costs what is read of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-import hashlib
+import functools
 import itertools
 import json
 import os
@@ -20,27 +23,23 @@ import pathlib
 from typing import Any
 
 from array_record.python import array_record_module
-from jaxtyping import Int32
+from jaxtyping import Int32, UInt64
 import numpy as np
 
 from realm_jax.data.corpus_writer import (
   FORMAT,
   MANIFEST,
   CorpusWriter,
+  StoredPassage,
   uid_hash,
 )
+from realm_jax.data.passages import add_document, encode_documents
 from realm_jax.data.records import Document, Passage
-from realm_jax.data.splitting import (
-  pack_sentences,
-  piece_bounds,
-  split_sentences,
-)
-from realm_jax.data.tokenize import Encoding, Tokenizer
+from realm_jax.data.tokenize import Tokenizer
 
-NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
 # Random access: one passage is unpacked, none is read ahead.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-_DOCUMENTS_AT_ONCE = 256
+_ROWS_AT_ONCE = 1024
 Row = int | np.integer  # Of the corpus; arrays of neighbours hold the latter.
 
 
@@ -56,6 +55,9 @@ class PassageCorpus:
     offsets: i64[N + 1], where each passage starts in `tokens`.
     title_lengths: i32[N].
     lengths: i32[N], pieces of title and body together.
+    passage_hashes: u64[N], of title pieces, body pieces and the tokenizer:
+      passages of equal hashes have equal vectors. Two of 13 M passages that
+      differ share a hash in one of 200,000 corpora.
   """
 
   def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -77,6 +79,8 @@ class PassageCorpus:
     self._sentence_offsets = self._load("sentence_offsets")
     self._uid_hashes = self._load("uid_hashes")
     self._uid_rows = self._load("uid_rows")
+    self._document_offsets = self._load("document_offsets")
+    self.passage_hashes = self._load("passage_hashes")
     self._records = array_record_module.ArrayRecordReader(
       str(self.directory / "passages.array_record"), _READER_OPTIONS
     )
@@ -136,6 +140,41 @@ class PassageCorpus:
     row = int(self._uid_rows[at])
     # A strange uid may share its hash with one of ours.
     return row if self.passage(row).uid == uid else None
+
+  def document_rows(self, row: Row) -> range:
+    """Returns the rows of all passages of the document that `row` is of.
+
+    A passage of a document without a uid is a document of its own.
+    """
+    # As int32: of another type, it would have the whole array converted.
+    after = np.searchsorted(self._document_offsets, np.int32(row), side="right")
+    start, stop = self._document_offsets[after - 1 : after + 1].tolist()
+    return range(start, stop)
+
+  def stored(self, rows: range) -> Iterator[StoredPassage]:
+    """Yields adjacent passages as the files hold them, in bounded memory."""
+    for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):
+      stop = min(start + _ROWS_AT_ONCE, rows.stop)
+      several = np.arange(start, stop, dtype=np.int32)
+      document = np.searchsorted(self._document_offsets, several)
+      pieces = self.offsets[start : stop + 1].tolist()
+      sentences = self._sentence_offsets[start : stop + 1].tolist()
+      columns = (
+        self._records.read(start, stop),
+        self._row_uid_hashes[start:stop].tolist(),
+        self.passage_hashes[start:stop].tolist(),
+        [self.tokens[slice(*cut)] for cut in itertools.pairwise(pieces)],
+        self.title_lengths[start:stop].tolist(),
+        [self._sentences[slice(*cut)] for cut in itertools.pairwise(sentences)],
+        (self._document_offsets[document] == several).tolist(),
+      )
+      yield from map(StoredPassage, *columns)
+
+  @functools.cached_property
+  def _row_uid_hashes(self) -> UInt64[np.ndarray, "N"]:
+    hashes = np.empty(len(self), np.uint64)
+    hashes[self._uid_rows] = self._uid_hashes
+    return hashes
 
   def check_tokenizer(self, tokenizer: Tokenizer) -> None:
     """Refuses a tokenizer that did not make this corpus.
@@ -200,17 +239,12 @@ def build_corpus(
   if not 8 <= max_pieces < 1 << 16:
     raise ValueError(f"max_pieces must be in 8..65535, got {max_pieces}.")
   counts = {"num_documents": 0, "num_empty": 0, "num_repeated": 0}
-  with CorpusWriter(pathlib.Path(directory), tokenizer.vocab_size) as writer:
-    for batch in _in_batches(documents):
-      titles = tokenizer.encode_batch([document.title for document in batch])
-      texts = tokenizer.encode_batch([document.text for document in batch])
-      for document, title, text in zip(batch, titles, texts, strict=True):
+  with CorpusWriter(pathlib.Path(directory), tokenizer, max_pieces) as writer:
+    for batch in encode_documents(documents, tokenizer):
+      for encoded in batch:
         counts["num_documents"] += 1
-        counts["num_empty"] += len(text) == 0
-        title_ids = title.ids[: (max_pieces - NUM_SPECIALS) // 2]
-        counts["num_repeated"] += _add_document(
-          writer, document, title_ids, text, max_pieces
-        )
+        counts["num_empty"] += len(encoded.text) == 0
+        counts["num_repeated"] += add_document(writer, encoded)
       if progress:
         progress(writer.num_passages)
     if writer.num_passages == 0:
@@ -218,52 +252,5 @@ def build_corpus(
         f"The source of {directory} has no passage: {counts['num_documents']} "
         f"documents, of which {counts['num_empty']} are without text."
       )
-    writer.finish(
-      {
-        "max_pieces": max_pieces,
-        "tokenizer_fingerprint": tokenizer.fingerprint,
-        **counts,
-      }
-    )
+    writer.finish(counts)
   return PassageCorpus.open(directory)
-
-
-def _in_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-  stream = iter(documents)
-  while batch := list(itertools.islice(stream, _DOCUMENTS_AT_ONCE)):
-    yield batch
-
-
-def _add_document(
-  writer: CorpusWriter,
-  document: Document,
-  title_ids: Int32[np.ndarray, "t"],
-  text: Encoding,
-  max_pieces: int,
-) -> int:
-  """Adds a document's passages; returns how many were there already."""
-  num_repeated = 0
-  bounds = piece_bounds(text, split_sentences(document.text))
-  budget = max_pieces - NUM_SPECIALS - len(title_ids)
-  for part, cuts in enumerate(pack_sentences(text, bounds, budget)):
-    first, stop = cuts[0], cuts[-1]
-    characters = document.text[text.starts[first] : text.ends[stop - 1]]
-    uid = _passage_uid(document, part, characters)
-    if not writer.has(uid):
-      passage = Passage(uid=uid, title=document.title, text=characters)
-      writer.add(passage, title_ids, text.ids[first:stop], cuts[:-1] - first)
-    elif document.uid:
-      raise ValueError(
-        f"{document.origin or document.title}: the uid {uid!r} occurs twice, "
-        "and passages are told apart by it. Make it unique, or leave it out."
-      )
-    else:
-      num_repeated += 1
-  return num_repeated
-
-
-def _passage_uid(document: Document, part: int, characters: str) -> str:
-  if document.uid:
-    return f"{document.uid}#{part}" if part else document.uid
-  digest = hashlib.sha1(f"{document.title}\n{characters}".encode())
-  return digest.hexdigest()

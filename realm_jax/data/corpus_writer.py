@@ -9,15 +9,16 @@ import json
 import os
 import pathlib
 import shutil
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from array_record.python import array_record_module
 from jaxtyping import Int32
 import numpy as np
 
 from realm_jax.data.records import Passage
+from realm_jax.data.tokenize import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "MANIFEST.json"
 
 
@@ -27,14 +28,33 @@ def uid_hash(uid: str) -> int:
   return int.from_bytes(digest, "little")
 
 
+class StoredPassage(NamedTuple):
+  """A passage as the files hold it."""
+
+  record: bytes
+  uid_hash: int
+  content_hash: int
+  pieces: np.ndarray  # u16 or u32[n], the title's and then the body's.
+  title_length: int
+  sentence_starts: np.ndarray  # u16[s]
+  starts_document: bool
+
+
 class CorpusWriter:
   """Appends passages to a corpus that nobody can see until it is finished.
 
   Leaving the `with` block without `finish` removes what was written.
   """
 
-  def __init__(self, directory: pathlib.Path, vocab_size: int) -> None:
+  def __init__(
+    self, directory: pathlib.Path, tokenizer: Tokenizer, max_pieces: int
+  ) -> None:
     """Opens the files, in a hidden directory beside `directory`.
+
+    Args:
+      directory: must not exist yet; it appears when it is complete.
+      tokenizer: makes the pieces; a copy is kept with them.
+      max_pieces: P.
 
     Raises:
       FileExistsError: `directory` is there.
@@ -45,9 +65,12 @@ class CorpusWriter:
         f"{directory} exists, and a corpus is final: remove it, or choose "
         "another name."
       )
+    self.max_pieces = max_pieces
+    self._tokenizer = tokenizer
     self._directory = directory
     self._draft = directory.with_name(f".{directory.name}.partial")
-    self._token_dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else "u4")
+    fits = tokenizer.vocab_size <= 1 << 16
+    self._token_dtype = np.dtype(np.uint16 if fits else np.uint32)
     with self._writing():
       shutil.rmtree(self._draft, ignore_errors=True)  # Of a killed build.
       self._draft.mkdir(parents=True)
@@ -61,7 +84,12 @@ class CorpusWriter:
     self._offsets = array.array("q", [0])
     self._sentence_offsets = array.array("q", [0])
     self._title_lengths = array.array("H")
+    self._document_offsets = array.array("i")
     self._uid_hashes = array.array("Q")
+    self._content_hashes = array.array("Q")
+    # Pieces of two tokenizers are no equal content: it keys the hashes.
+    key = tokenizer.fingerprint.encode()
+    self._content = hashlib.blake2b(digest_size=8, key=key)
     # Two different uids share a hash once in 200,000 corpora of 13 M.
     self._seen: set[int] = set()
     self._digest = hashlib.sha256()
@@ -94,9 +122,9 @@ class CorpusWriter:
     """Passages added so far."""
     return len(self._uid_hashes)
 
-  def has(self, uid: str) -> bool:
-    """Returns whether a passage of this uid was added."""
-    return uid_hash(uid) in self._seen
+  def has(self, hashed: int) -> bool:
+    """Returns whether a passage of this `uid_hash` was added."""
+    return hashed in self._seen
 
   def add(
     self,
@@ -104,6 +132,8 @@ class CorpusWriter:
     title_ids: Int32[np.ndarray, "t"],
     body_ids: Int32[np.ndarray, "b"],
     sentence_starts: Int32[np.ndarray, "s"],
+    *,
+    starts_document: bool,
   ) -> None:
     """Appends a passage whose uid `has` does not know yet.
 
@@ -115,23 +145,49 @@ class CorpusWriter:
       ensure_ascii=False,
     ).encode()
     pieces = np.concatenate([title_ids, body_ids]).astype(self._token_dtype)
-    with self._writing():
-      self._records.write(record)
-      self._tokens.write(pieces.tobytes())
-      self._sentences.write(sentence_starts.astype(np.uint16).tobytes())
-    # Lengths too, so that no two corpora run into the same bytes.
-    lengths = [len(record), len(title_ids), len(body_ids)]
-    self._digest.update(np.array(lengths, np.int64).tobytes())
-    self._digest.update(record)
-    self._digest.update(pieces.tobytes())
-    self._offsets.append(self._offsets[-1] + len(pieces))
-    self._sentence_offsets.append(
-      self._sentence_offsets[-1] + len(sentence_starts)
+    content = self._content.copy()
+    content.update(len(title_ids).to_bytes(8, "little"))
+    content.update(pieces.tobytes())
+    self.append(
+      StoredPassage(
+        record=record,
+        uid_hash=uid_hash(passage.uid),
+        content_hash=int.from_bytes(content.digest(), "little"),
+        pieces=pieces,
+        title_length=len(title_ids),
+        sentence_starts=sentence_starts.astype(np.uint16),
+        starts_document=starts_document,
+      )
     )
-    self._title_lengths.append(len(title_ids))
-    hashed = uid_hash(passage.uid)
-    self._uid_hashes.append(hashed)
-    self._seen.add(hashed)
+
+  def append(self, stored: StoredPassage) -> None:
+    """Appends a passage that a corpus of the same tokenizer holds.
+
+    Raises:
+      OSError: the disk refuses.
+    """
+    pieces = stored.pieces.tobytes()
+    with self._writing():
+      self._records.write(stored.record)
+      self._tokens.write(pieces)
+      self._sentences.write(stored.sentence_starts.tobytes())
+    num_pieces = len(stored.pieces)
+    # Lengths too, so that no two corpora run into the same bytes.
+    title = stored.title_length
+    lengths = [len(stored.record), title, num_pieces - title]
+    self._digest.update(np.array(lengths, np.int64).tobytes())
+    self._digest.update(stored.record)
+    self._digest.update(pieces)
+    if stored.starts_document:
+      self._document_offsets.append(self.num_passages)
+    self._offsets.append(self._offsets[-1] + num_pieces)
+    self._sentence_offsets.append(
+      self._sentence_offsets[-1] + len(stored.sentence_starts)
+    )
+    self._title_lengths.append(title)
+    self._content_hashes.append(stored.content_hash)
+    self._uid_hashes.append(stored.uid_hash)
+    self._seen.add(stored.uid_hash)
 
   def finish(self, facts: dict[str, Any]) -> None:
     """Completes the files, with `facts` in the manifest, and shows them.
@@ -145,6 +201,10 @@ class CorpusWriter:
       "offsets": np.array(self._offsets, np.int64),
       "sentence_offsets": np.array(self._sentence_offsets, np.int64),
       "title_lengths": np.array(self._title_lengths, np.uint16),
+      "document_offsets": np.append(
+        np.array(self._document_offsets, np.int32), np.int32(self.num_passages)
+      ),
+      "passage_hashes": np.array(self._content_hashes, np.uint64),
       "uid_hashes": hashes[order],
       "uid_rows": order.astype(np.int32),
     }
@@ -154,12 +214,15 @@ class CorpusWriter:
       "num_passages": self.num_passages,
       "num_pieces": self._offsets[-1],
       "token_dtype": self._token_dtype.name,
+      "max_pieces": self.max_pieces,
+      "tokenizer_fingerprint": self._tokenizer.fingerprint,
       **facts,
     }
     with self._writing():
       self._files.close()
       for name, values in arrays.items():
         np.save(self._draft / f"{name}.npy", values)
+      self._tokenizer.save(self._draft)
       (self._draft / MANIFEST).write_text(
         json.dumps(manifest, indent=2, sort_keys=True)
       )

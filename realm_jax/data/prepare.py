@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`realm prepare-corpus`: a source to a corpus, with a progress bar."""
+"""`realm prepare-corpus` and `realm edit-corpus`: they show what they do."""
 
 import itertools
 import pathlib
 
+import rich.console
 from rich.progress import (
   Progress,
   SpinnerColumn,
@@ -11,7 +12,12 @@ from rich.progress import (
   TimeElapsedColumn,
 )
 
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus_edits import (
+  apply_edits,
+  read_edits,
+  unchanged_rows,
+)
 from realm_jax.data.sources import read_documents
 from realm_jax.data.tokenize import (
   TOKENIZER_FILE,
@@ -45,11 +51,7 @@ def prepare_corpus(
     FileExistsError: the corpus, or the tokenizer to be trained, is there.
     ValueError, OSError: as `read_documents` and `build_corpus` raise them.
   """
-  if pathlib.Path(output).exists():
-    raise FileExistsError(
-      f"{output} exists, and a corpus is final: remove it, or choose another "
-      "name."
-    )
+  _check_free(output)
   columns = (
     SpinnerColumn(),
     TextColumn("{task.description}"),
@@ -69,10 +71,49 @@ def prepare_corpus(
     corpus = build_corpus(
       read_documents(source), tokenizer, output, max_pieces, show
     )
-  lengths = corpus.lengths
+  print(_description(corpus))
+
+
+def edit_corpus(*, corpus: str, edits: str, output: str) -> None:
+  """Writes an edited corpus and prints what changed.
+
+  Args:
+    corpus: the directory of the one to start from.
+    edits: a JSONL file, as `read_edits` takes it.
+    output: the new corpus' directory; must not exist.
+
+  Raises:
+    FileExistsError: `output` is there.
+    ValueError, OSError: as `read_edits` and `apply_edits` raise them.
+  """
+  _check_free(output)
+  before = PassageCorpus.open(corpus)
+  with rich.console.Console().status("Editing"):
+    changes = read_edits(before, edits)
+    after = apply_edits(before, changes, output)
+    old_rows = unchanged_rows(before.passage_hashes, after.passage_hashes)
   print(
-    f"{output}: {len(corpus):,} passages, {lengths.sum():,} word pieces, "
-    f"{lengths.mean():.0f} a passage; fingerprint {corpus.fingerprint[:12]}."
+    f"Documents: {len(changes.added):,} added, {len(changes.replaced):,} "
+    f"replaced, {len(changes.removed):,} removed. Passages unchanged: "
+    f"{(old_rows >= 0).sum():,} of {len(after):,}."
+  )
+  print(_description(after))
+
+
+def _check_free(output: str) -> None:
+  if pathlib.Path(output).exists():
+    raise FileExistsError(
+      f"{output} exists, and a corpus is final: remove it, or choose another "
+      "name."
+    )
+
+
+def _description(corpus: PassageCorpus) -> str:
+  lengths = corpus.lengths
+  return (
+    f"{corpus.directory}: {len(corpus):,} passages, {lengths.sum():,} word "
+    f"pieces, {lengths.mean():.0f} a passage; fingerprint "
+    f"{corpus.fingerprint[:12]}."
   )
 
 

@@ -52,10 +52,15 @@ def _reader_of(path: str) -> Callable[[str], Iterator[Document]]:
 def _read_jsonl(path: str) -> Iterator[Document]:
   for number, line in read_lines(path):
     where = f"{path}:{number}"
-    yield _to_document(parse_object(line, where), where)
+    yield to_document(parse_object(line, where), where)
 
 
-def _to_document(found: dict[str, object], where: str) -> Document:
+def to_document(found: dict[str, object], where: str) -> Document:
+  """Returns the document that an object of a JSONL file or a row holds.
+
+  Raises:
+    ValueError: a field is of another type; begins with `where`.
+  """
   title, text = found.get("title") or "", found.get("text")
   uid = found.get("uid", found.get("id"))
   if not isinstance(title, str):
@@ -87,7 +92,7 @@ def _read_parquet(path: str) -> Iterator[Document]:
     for batch in file.iter_batches(_PARQUET_ROWS, columns=sorted(wanted)):
       for found in batch.to_pylist():
         row += 1
-        yield _to_document(found, f"{path}: row {row}")
+        yield to_document(found, f"{path}: row {row}")
 
 
 def _read_text(path: str) -> Iterator[Document]:

@@ -13,7 +13,7 @@ from realm_jax.data import corpus_writer
 from realm_jax.data.corpus import PassageCorpus, build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.splitting import split_sentences
-from realm_jax.data.tokenize import train_tokenizer
+from realm_jax.data.tokenize import load_tokenizer, train_tokenizer
 from tests.conftest import tiny_documents
 
 
@@ -81,6 +81,56 @@ def test_the_first_passage_keeps_its_documents_uid(tmp_path, tiny_tokenizer):
   assert len(corpus) > 2
 
 
+def test_documents_know_their_passages(tmp_path, tiny_tokenizer):
+  long = " ".join(f"In 19{j} it fell." for j in range(10, 30))
+  documents = [
+    *_documents(long, uid="a"),
+    *_documents("It rose.", uid="b"),
+    *_documents(long + " It rose."),
+  ]
+  corpus = _build(tmp_path / "c", tiny_tokenizer, documents, 32)
+  b = corpus.row_of("b")
+  assert b > 1
+  assert {corpus.document_rows(row) for row in range(b)} == {range(b)}
+  # Passages of documents without a uid are their own documents.
+  for row in range(b, len(corpus)):
+    assert corpus.document_rows(row) == range(row, row + 1)
+
+
+def test_hashes_are_equal_where_the_document_tower_reads_the_same(
+  tmp_path, tiny_tokenizer
+):
+  def passage(uid, title, text):
+    return Document(uid=uid, title=title, text=text)
+
+  documents = [
+    passage("a", "The capital", "of 1901."),
+    passage("b", "the CAPITAL", "Of  1901 ."),  # The same pieces.
+    passage("c", "The", "capital of 1901."),  # Cut elsewhere.
+    passage("d", "The capital", "of 1902."),
+  ]
+  corpus = _build(tmp_path / "c", tiny_tokenizer, documents)
+  a, *others = corpus.passage_hashes.tolist()
+  assert others[0] == a
+  assert len({a, *others[1:]}) == 3
+
+
+def test_hashes_under_two_tokenizers_differ(tmp_path, tiny_tokenizer):
+  # Fewer pieces for rare words; the ids here are the same.
+  texts = [f"{d.title} {d.text}" for d in tiny_documents()]
+  other = train_tokenizer(texts, 200, tmp_path / "t")
+  one, two = (
+    _build(tmp_path / f"c{i}", each, _documents("It fell."))
+    for i, each in enumerate([tiny_tokenizer, other])
+  )
+  np.testing.assert_array_equal(one.tokens, two.tokens)
+  assert one.passage_hashes[0] != two.passage_hashes[0]
+
+
+def test_a_corpus_brings_its_tokenizer(tiny_corpus):
+  tiny_corpus.check_tokenizer(load_tokenizer(tiny_corpus.directory))
+
+
 def test_without_a_uid_it_is_the_digest_and_repetitions_go(
   tmp_path, tiny_tokenizer
 ):
@@ -126,7 +176,7 @@ def test_the_fingerprint_tells_contents_apart(tmp_path, tiny_tokenizer, change):
 def test_batches_of_documents_change_nothing(
   tmp_path, tiny_corpus, tiny_tokenizer, monkeypatch
 ):
-  monkeypatch.setattr("realm_jax.data.corpus._DOCUMENTS_AT_ONCE", 3)
+  monkeypatch.setattr("realm_jax.data.passages._DOCUMENTS_AT_ONCE", 3)
   seen = []
   corpus = build_corpus(
     iter(tiny_documents()), tiny_tokenizer, tmp_path / "c", 48, seen.append
@@ -135,14 +185,17 @@ def test_batches_of_documents_change_nothing(
   assert seen[-1] == len(corpus) and len(seen) == 14
 
 
-def test_a_vocabulary_above_16_bits_is_kept(tmp_path, tiny_tokenizer):
-  writer = corpus_writer.CorpusWriter(tmp_path / "c", vocab_size=70_000)
+def test_a_vocabulary_above_16_bits_is_kept(
+  tmp_path, tiny_tokenizer, monkeypatch
+):
+  monkeypatch.setattr(tiny_tokenizer, "vocab_size", 70_000)
+  writer = corpus_writer.CorpusWriter(tmp_path / "c", tiny_tokenizer, 8)
   ids = np.array([69_999, 5], np.int32)
   passage = corpus_writer.Passage(uid="a", title="", text="x")
   none = np.zeros(0, np.int32)
   with writer:
-    writer.add(passage, none, ids, np.zeros(1, np.int32))
-    writer.finish({"max_pieces": 8, "tokenizer_fingerprint": ""})
+    writer.add(passage, none, ids, np.zeros(1, np.int32), starts_document=True)
+    writer.finish({})
   corpus = PassageCorpus.open(tmp_path / "c")
   np.testing.assert_array_equal(corpus.body_ids(0), ids)
 
@@ -248,7 +301,7 @@ def test_another_format_is_refused(tmp_path, tiny_tokenizer):
   _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
   path = tmp_path / "c" / "MANIFEST.json"
   path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
-  with pytest.raises(ValueError, match=r"format 99, .* reads 1"):
+  with pytest.raises(ValueError, match=r"format 99, .* reads 2"):
     PassageCorpus.open(tmp_path / "c")
 
 

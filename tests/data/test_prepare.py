@@ -6,7 +6,7 @@ import json
 import pytest
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.prepare import prepare_corpus
+from realm_jax.data.prepare import edit_corpus, prepare_corpus
 from realm_jax.data.tokenize import load_tokenizer
 from tests.conftest import tiny_documents
 
@@ -55,3 +55,32 @@ def test_nothing_is_trained_over_what_is_there(
   (tmp_path / "corpus").mkdir()
   with pytest.raises(FileExistsError, match="a corpus is final"):
     _prepare(source, tmp_path, train_vocabulary=0)
+
+
+def test_edits_make_another_corpus_and_are_counted(
+  tmp_path, tiny_corpus, capsys
+):
+  lines = [
+    {"uid": "country-0", "title": "T", "text": "It fell."},
+    {"uid": "country-1", "remove": True},
+    {"uid": "new", "text": "It rose."},
+    {"uid": "newer", "text": "It fell."},
+  ]
+  edits = tmp_path / "edits.jsonl"
+  edits.write_text("\n".join(json.dumps(line) for line in lines))
+  arguments = {
+    "corpus": str(tiny_corpus.directory),
+    "edits": str(edits),
+    "output": str(tmp_path / "edited"),
+  }
+
+  edit_corpus(**arguments)
+
+  told = " ".join(capsys.readouterr().out.split())
+  edited = PassageCorpus.open(tmp_path / "edited")
+  assert "2 added, 1 replaced, 1 removed" in told
+  # All but the three short texts.
+  assert f"unchanged: {len(edited) - 3} of {len(edited)}" in told
+  assert edited.fingerprint[:12] in told
+  with pytest.raises(FileExistsError, match="a corpus is final"):
+    edit_corpus(**arguments)

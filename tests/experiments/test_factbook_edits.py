@@ -18,18 +18,13 @@ def test_edits_are_a_fixed_draw_of_test_facts(edits, placed, corpus):
 
 
 def test_each_edit_replaces_exactly_one_value(edits, documents, corpus):
-  changed = {
-    before.uid: (before.text, after.text)
-    for before, after in zip(
-      documents, edits_lib.apply_edits(documents, edits), strict=True
-    )
-    if before != after
-  }
+  texts = {document.uid: document.text for document in documents}
+  edited = edits_lib.edited_documents(documents, edits)
 
-  assert set(changed) == {edit.placed.fact.document_uid for edit in edits}
-  for edit in edits:
+  for edit, document in zip(edits, edited, strict=True):
     fact = edit.placed.fact
-    before, after = changed[fact.document_uid]
+    assert document.uid == fact.document_uid
+    before, after = texts[document.uid], document.text
     passage = corpus.passage(corpus.row_of(edit.placed.passage_uid)).text
     assert passage.count(fact.value) == 1
     assert edit.value not in passage

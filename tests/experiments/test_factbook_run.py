@@ -6,6 +6,8 @@ import pytest
 
 from experiments.factbook_demo import examples, run, settings, summary
 from realm_jax import config
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_edits import read_edits
 
 STAGES = ("ict", "reading", "realm", "closed_book", "openqa")
 
@@ -110,14 +112,10 @@ def test_prepare_writes_what_the_stages_read(
       assert not path or (tmp_path / path).stat().st_size
   majority = json.loads((tmp_path / "data" / "majority.json").read_text())
   assert 0 < majority["exact_match"] < 0.3
-  before = (tmp_path / "data" / "documents.jsonl").read_text().splitlines()
-  after = (tmp_path / "data" / "edited_documents.jsonl").read_text()
-  changed = [
-    old
-    for old, new in zip(before, after.splitlines(), strict=True)
-    if old != new
-  ]
-  assert len(changed) == 20
+  corpus = PassageCorpus.open(tmp_path / "corpus")
+  edits = read_edits(corpus, tmp_path / "data" / "edits.jsonl")
+  assert len(edits.replaced) == 20
+  assert not edits.added and not edits.removed
 
 
 def test_commands_name_the_config_file_the_directory_and_the_seed(tmp_path):

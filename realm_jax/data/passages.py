@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents to passages: tokenised, cut, named, and put into a corpus."""
+
+from collections.abc import Iterable, Iterator
+import hashlib
+import itertools
+from typing import NamedTuple
+
+from realm_jax.data.corpus_writer import CorpusWriter, uid_hash
+from realm_jax.data.records import Document, Passage
+from realm_jax.data.splitting import (
+  pack_sentences,
+  piece_bounds,
+  split_sentences,
+)
+from realm_jax.data.tokenize import Encoding, Tokenizer
+
+_NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
+_DOCUMENTS_AT_ONCE = 256
+
+
+class EncodedDocument(NamedTuple):
+  """A document and its word pieces."""
+
+  document: Document
+  title: Encoding
+  text: Encoding
+
+
+def encode_documents(
+  documents: Iterable[Document], tokenizer: Tokenizer
+) -> Iterator[list[EncodedDocument]]:
+  """Yields the documents in their order, batch by batch on all cores."""
+  stream = iter(documents)
+  while batch := list(itertools.islice(stream, _DOCUMENTS_AT_ONCE)):
+    titles = tokenizer.encode_batch([document.title for document in batch])
+    texts = tokenizer.encode_batch([document.text for document in batch])
+    yield list(map(EncodedDocument, batch, titles, texts))
+
+
+def add_document(writer: CorpusWriter, encoded: EncodedDocument) -> int:
+  """Adds a document's passages; returns how many were there already.
+
+  Raises:
+    ValueError: a passage's uid occurs twice; names the document's origin.
+    OSError: the disk refuses.
+  """
+  document, title, text = encoded
+  title_ids = title.ids[: (writer.max_pieces - _NUM_SPECIALS) // 2]
+  budget = writer.max_pieces - _NUM_SPECIALS - len(title_ids)
+  bounds = piece_bounds(text, split_sentences(document.text))
+  num_repeated = 0
+  for part, cuts in enumerate(pack_sentences(text, bounds, budget)):
+    first, stop = cuts[0], cuts[-1]
+    characters = document.text[text.starts[first] : text.ends[stop - 1]]
+    uid = _passage_uid(document, part, characters)
+    if not writer.has(uid_hash(uid)):
+      writer.add(
+        Passage(uid=uid, title=document.title, text=characters),
+        title_ids,
+        text.ids[first:stop],
+        cuts[:-1] - first,
+        # Without a uid, passages are not numbered: each is on its own.
+        starts_document=part == 0 or not document.uid,
+      )
+    elif document.uid:
+      raise ValueError(
+        f"{document.origin or document.title}: the uid {uid!r} occurs twice, "
+        "and passages are told apart by it. Make it unique, or leave it out."
+      )
+    else:
+      num_repeated += 1
+  return num_repeated
+
+
+def _passage_uid(document: Document, part: int, characters: str) -> str:
+  if document.uid:
+    return f"{document.uid}#{part}" if part else document.uid
+  digest = hashlib.sha1(f"{document.title}\n{characters}".encode())
+  return digest.hexdigest()
