@@ -38,6 +38,7 @@ from realm_jax.index.manifest import (
   library_versions,
 )
 from realm_jax.index.policy import next_step
+from realm_jax.index.reuse import PASSAGES_FILE, KnownVectors, known_vectors
 from realm_jax.index.scann_backend import build_scann
 from realm_jax.index.verify import VersionRefused, verify
 from realm_jax.shapes import Params
@@ -263,10 +264,11 @@ class _Builder:
     self, draft: Draft, retriever: Params, clock: "_Clock"
   ) -> Manifest | None:
     """Embeds what is missing and finishes the version, or sees it finished."""
+    known = self._known(draft)
     while not (draft.directory / MANIFEST).exists():
       with draft.claim() as shard:
         if shard is not None and shard in draft.missing():
-          draft.add(shard, self._embed(retriever, draft, shard))
+          draft.add(shard, self._embed(retriever, draft, shard, known))
           continue
       if not draft.missing():
         clock.lap("embed")
@@ -275,6 +277,17 @@ class _Builder:
             return self._finish(draft, retriever, clock)
       time.sleep(self._poll_seconds)
     return None
+
+  def _known(self, draft: Draft) -> KnownVectors | None:
+    known = known_vectors(self.workdir, self._corpus, draft.plan.embedder_hash)
+    if known:
+      _log.info(
+        "%d of %d vectors are those of %s",
+        known.num_known,
+        draft.plan.num_passages,
+        known.version,
+      )
+    return known
 
   def _damaged(self, draft: Draft) -> bool:
     damaged = draft.drop_damaged()
@@ -290,6 +303,7 @@ class _Builder:
     embeddings = Embeddings(
       [np.load(directory / shard.path, mmap_mode="r") for shard in shards]
     )
+    passages = draft.write_array(PASSAGES_FILE, self._corpus.passage_hashes)
     folder = draft.own_folder("scann")
     drafts.discard(folder)
     parameters = self._build_searcher(embeddings, folder)
@@ -309,6 +323,7 @@ class _Builder:
       files=(
         *shards,
         describe_file(directory, directory / drafts.PARAMS_FILE),
+        describe_file(directory, passages),
         *describe_folder(directory, folder),
       ),
       libraries=library_versions(),
@@ -357,7 +372,13 @@ class _Builder:
         f"{path} was deleted while it was read."
       ) from error
 
-  def _embed(self, retriever: Params, draft: Draft, shard: int) -> np.ndarray:
+  def _embed(
+    self,
+    retriever: Params,
+    draft: Draft,
+    shard: int,
+    known: KnownVectors | None,
+  ) -> np.ndarray:
     rows = draft.plan.rows(shard)
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(
@@ -371,9 +392,13 @@ class _Builder:
       if draft.plan.num_shards > 1:
         name += f", shard {shard + 1} of {draft.plan.num_shards}"
       task = bar.add_task(name, total=len(rows))
-      return self._embedder.embed(
-        retriever, rows, progress=lambda done: bar.advance(task, done)
-      )
+
+      def embed(ids: np.ndarray) -> np.ndarray:
+        return self._embedder.embed(
+          retriever, ids, progress=lambda done: bar.advance(task, done)
+        )
+
+      return known.complete(rows, embed) if known else embed(rows)
 
   def _build_searcher(
     self, embeddings: Embeddings, folder: pathlib.Path

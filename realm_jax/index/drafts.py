@@ -127,6 +127,13 @@ class Draft:
     # A file of one write: half of one is no JSON, and no commit.
     commit.write_text(json.dumps(dataclasses.asdict(stored)), encoding="utf-8")
 
+  def write_array(self, name: str, values: np.ndarray) -> pathlib.Path:
+    """Writes a file that is the same whichever builder does."""
+    path = self.directory / name
+    own = self.directory / f"{self._leases.holder}-{name}"
+    np.save(own, values)
+    return own.replace(path)
+
   def shards(self) -> tuple[StoredFile, ...]:
     """Returns one committed file for each shard, in row order."""
     committed = self._committed()

@@ -213,7 +213,7 @@ def open_files(
   Raises:
     ValueError: the embeddings' shape is not the manifest's.
   """
-  embeddings = _open_embeddings(directory, manifest)
+  embeddings = open_embeddings(directory, manifest)
   return IndexVersion(
     version=manifest.version,
     step=manifest.step,
@@ -252,7 +252,12 @@ def _check_belongs(
     )
 
 
-def _open_embeddings(directory: pathlib.Path, manifest: Manifest) -> Embeddings:
+def open_embeddings(directory: pathlib.Path, manifest: Manifest) -> Embeddings:
+  """Maps a version's vectors, or a draft's.
+
+  Raises:
+    ValueError: their shape is not the manifest's.
+  """
   shards = [
     np.load(directory / shard, mmap_mode="r") for shard in manifest.shards
   ]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vectors that a published version has already.
+
+Two versions whose embedder is the same, as after fine-tuning with the document
+tower frozen or after a change to the corpus, differ in few vectors or in none:
+those of passages that both have are copied.
+"""
+
+from collections.abc import Callable
+
+from etils import epath
+from jaxtyping import Float32, Int
+import numpy as np
+
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_edits import unchanged_rows
+from realm_jax.index import store
+from realm_jax.index.embeddings import Embeddings
+from realm_jax.index.manifest import Manifest
+
+PASSAGES_FILE = "passages.npy"  # u64[N]: a hash of what was embedded.
+
+
+class KnownVectors:
+  """What one version knows of a corpus."""
+
+  def __init__(
+    self, version: str, embeddings: Embeddings, rows: Int[np.ndarray, "N"]
+  ) -> None:
+    """Wraps a version's vectors.
+
+    Args:
+      version: its name.
+      embeddings: of its passages.
+      rows: for each passage of the corpus its row there, or -1.
+    """
+    self.version = version
+    self._embeddings, self._rows = embeddings, rows
+
+  def complete(
+    self,
+    ids: Int[np.ndarray, "n"],
+    embed: Callable[[Int[np.ndarray, "_"]], Float32[np.ndarray, "_ D"]],
+  ) -> Float32[np.ndarray, "n D"]:
+    """Returns the vectors of passages, of which `embed` makes the unknown."""
+    rows = self._rows[ids]
+    unknown = rows < 0
+    embs = np.empty((len(ids), self._embeddings.shape[1]), np.float32)
+    embs[~unknown] = self._embeddings[rows[~unknown]]
+    if unknown.any():
+      embs[unknown] = embed(ids[unknown])
+    return embs
+
+  @property
+  def num_known(self) -> int:
+    """How many passages of the corpus it has."""
+    return int((self._rows >= 0).sum())
+
+
+def known_vectors(
+  workdir: epath.PathLike, corpus: PassageCorpus, embedder_hash: str
+) -> KnownVectors | None:
+  """Returns what the newest version of the same embedder knows, if any is."""
+  for version in reversed(store.list_versions(workdir)):
+    directory = store.index_folder(workdir) / version
+    try:
+      manifest = Manifest.read(directory)
+      if manifest.embedder_hash != embedder_hash:
+        continue
+      embeddings = store.open_embeddings(directory, manifest)
+      hashes = np.load(directory / PASSAGES_FILE)
+    except FileNotFoundError:
+      continue  # Pruned just now.
+    rows = unchanged_rows(hashes, corpus.passage_hashes)
+    return KnownVectors(version, embeddings, rows)
+  return None
