@@ -265,7 +265,7 @@ class _Builder:
   ) -> Manifest | None:
     """Embeds what is missing and finishes the version, or sees it finished."""
     known = self._known(draft)
-    while not (draft.directory / MANIFEST).exists():
+    while not draft.published:
       with draft.claim() as shard:
         if shard is not None and shard in draft.missing():
           draft.add(shard, self._embed(retriever, draft, shard, known))
@@ -273,7 +273,8 @@ class _Builder:
       if not draft.missing():
         clock.lap("embed")
         with draft.claim_finish() as mine:
-          if mine and not self._damaged(draft):
+          # Another may have published between the look and the claim.
+          if mine and not draft.published and not self._damaged(draft):
             return self._finish(draft, retriever, clock)
       time.sleep(self._poll_seconds)
     return None
@@ -346,11 +347,11 @@ class _Builder:
       phase_seconds=clock.seconds,
       published_unix_secs=time.time(),
     )
-    if (directory / MANIFEST).exists():
+    if draft.published:
       drafts.discard(folder)  # Another builder was as fast.
       return None
     publish.publish(directory, manifest)
-    draft.tidy(keep={file.path for file in manifest.files})
+    draft.tidy(keep={MANIFEST, *(file.path for file in manifest.files)})
     return manifest
 
   def _restore(self, step: int) -> tuple[Params, float]:

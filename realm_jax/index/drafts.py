@@ -75,9 +75,14 @@ class Draft:
     self.directory, self.plan = directory, plan
     self._leases, self._observer = leases, observer
 
+  @property
+  def published(self) -> bool:
+    """Whether a builder has finished the version."""
+    return (self.directory / MANIFEST).exists()
+
   def missing(self) -> list[int]:
     """Returns the shards that nobody has committed, until it is published."""
-    if (self.directory / MANIFEST).exists():
+    if self.published:
       return []
     there = self._committed()
     return [i for i in range(self.plan.num_shards) if i not in there]
@@ -166,13 +171,15 @@ class Draft:
     """Removes what building left, once the version is published.
 
     Args:
-      keep: the manifest's files.
+      keep: the manifest and its files.
     """
-    (self.directory / _PLAN).unlink(missing_ok=True)
-    for name in ("shards", "leases"):
-      shutil.rmtree(self.directory / name, ignore_errors=True)
-    for path in (self.directory / "embeddings").iterdir():
-      if path.relative_to(self.directory).as_posix() not in keep:
+    if self._others(self._lease_folder(_FINISH)):
+      return  # It is finishing, too, and removes its own files.
+    for path in sorted(self.directory.rglob("*"), reverse=True):
+      if path.is_dir():
+        with contextlib.suppress(OSError):  # Not empty: it is of use.
+          path.rmdir()
+      elif path.relative_to(self.directory).as_posix() not in keep:
         path.unlink(missing_ok=True)
 
   def _committed(self) -> dict[int, StoredFile]:
@@ -208,20 +215,31 @@ def begin(
   """
   if (directory / MANIFEST).exists():
     raise FileExistsError(f"{directory} is published, and versions are final.")
-  if read_plan(directory) != plan:
-    discard(directory)  # Of other parameters, or a crash's.
-  directory.mkdir(parents=True, exist_ok=True)
-  path = directory / PARAMS_FILE
-  if not path.exists():
-    flat = traverse_util.flatten_dict(dict(retriever), sep="/")
-    own = directory / f"{leases.holder}-{PARAMS_FILE}"
-    safetensors.numpy.save_file(
-      {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}, own
-    )
-    own.replace(path)
-  text = json.dumps(dataclasses.asdict(plan))
-  (directory / _PLAN).write_text(text, encoding="utf-8")
+  there = read_plan(directory)
+  if there not in (None, plan):
+    discard(directory)  # Of other parameters.
+  if there != plan:
+    _write_plan(directory, plan, retriever, leases.holder)
   return Draft(directory, plan, leases, observer)
+
+
+def _write_plan(
+  directory: pathlib.Path, plan: DraftPlan, retriever: Params, holder: str
+) -> None:
+  """Writes what every builder of the version writes alike.
+
+  Whole before it gets its name: another may be about to read it.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  flat = traverse_util.flatten_dict(dict(retriever), sep="/")
+  own = directory / f"{holder}-{PARAMS_FILE}"
+  safetensors.numpy.save_file(
+    {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}, own
+  )
+  own.replace(directory / PARAMS_FILE)
+  own = directory / f"{holder}-{_PLAN}"
+  own.write_text(json.dumps(dataclasses.asdict(plan)), encoding="utf-8")
+  own.replace(directory / _PLAN)
 
 
 def read_plan(directory: pathlib.Path) -> DraftPlan | None:
