@@ -39,7 +39,7 @@ from realm_jax.index.manifest import (
 )
 from realm_jax.index.policy import next_step
 from realm_jax.index.reuse import PASSAGES_FILE, KnownVectors, known_vectors
-from realm_jax.index.scann_backend import build_scann
+from realm_jax.index.scann_backend import build_scann, scann_parameters
 from realm_jax.index.verify import VersionRefused, verify
 from realm_jax.shapes import Params
 
@@ -154,6 +154,9 @@ class _Builder:
   ) -> None:
     self.workdir, self.run = workdir, run
     self._corpus = PassageCorpus.open(corpus or run.data.corpus)
+    if run.retrieval.backend == "scann":
+      # Refuses a layout that does not fit, before anything is embedded.
+      scann_parameters(len(self._corpus), run.retrieval.scann)
     self._embedder = CorpusEmbedder(
       run,
       self._corpus,

@@ -16,7 +16,7 @@ import pytest
 
 from realm_jax import checkpoints, sharding
 from realm_jax import workdir as workdir_lib
-from realm_jax.config import MeshConfig
+from realm_jax.config import MeshConfig, ScannConfig
 from realm_jax.index import builder, drafts, store
 from realm_jax.index.builder import build_index
 from realm_jax.index.device import DeviceIndex
@@ -82,6 +82,22 @@ def test_a_version_built_for_any_back_end_can_be_searched_on_the_devices(
   np.testing.assert_allclose(
     opened.index.search(queries, 5).scores, exact.scores, rtol=1e-5
   )
+
+
+def test_a_layout_that_does_not_fit_is_refused_before_work(
+  tmp_path, run, corpus
+):
+  retrieval = dataclasses.replace(
+    run.retrieval,
+    backend="scann",
+    scann=ScannConfig(num_leaves=len(corpus) + 1),
+  )
+  run = dataclasses.replace(run, retrieval=retrieval)
+  workdir = claim(tmp_path / "workdir", run)
+  save_checkpoints(workdir, run, [0])
+  with pytest.raises(ValueError, match="num_leaves"):
+    build_index(workdir)
+  assert not (workdir / "index").exists()
 
 
 def test_another_corpus_gets_a_version_beside_the_first(
