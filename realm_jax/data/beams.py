@@ -13,7 +13,7 @@ from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import Tokenizer
-from realm_jax.shapes import Batch, TokenRows
+from realm_jax.shapes import Batch
 
 
 def occurrences(
@@ -103,14 +103,8 @@ class BeamCollator:
     """
     questions = [self._questions[int(i)] for i in examples["index"]]
     read = beam[:, : self._run.openqa.read]
-    query = examples["query"]
-    queries = TokenRows(
-      ids=np.repeat(query["ids"], read.shape[1], axis=0),
-      segments=np.repeat(query["segments"], read.shape[1], axis=0),
-      mask=np.repeat(query["mask"], read.shape[1], axis=0),
-    )
     joints = collate.joint_rows(
-      queries,
+      collate.repeated(examples["query"], read.shape[1]),
       self._corpus,
       self._tokenizer,
       read.reshape(-1),

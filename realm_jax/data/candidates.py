@@ -11,7 +11,7 @@ from realm_jax.config import RunConfig
 from realm_jax.data import collate, packing
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import Tokenizer
-from realm_jax.shapes import Batch, TokenRows
+from realm_jax.shapes import Batch
 
 _MASKED = ("positions", "targets", "target_mask")
 
@@ -164,11 +164,7 @@ class RealmCollator:
       self._corpus, self._tokenizer, rows, self._run.lengths.passage
     )
     joints = collate.joint_rows(
-      TokenRows(
-        ids=np.repeat(queries["ids"], num_candidates, axis=0),
-        segments=np.repeat(queries["segments"], num_candidates, axis=0),
-        mask=np.repeat(queries["mask"], num_candidates, axis=0),
-      ),
+      collate.repeated(queries, num_candidates),
       self._corpus,
       self._tokenizer,
       rows,

@@ -43,6 +43,15 @@ def query_rows(
   )
 
 
+def repeated(rows: TokenRows, times: int) -> TokenRows:
+  """Returns each row `times` times over, [n * times, T]."""
+  return TokenRows(
+    ids=np.repeat(rows["ids"], times, axis=0),
+    segments=np.repeat(rows["segments"], times, axis=0),
+    mask=np.repeat(rows["mask"], times, axis=0),
+  )
+
+
 def passage_row(
   title_ids: Ids, body_ids: Ids, tokenizer: Tokenizer, length: int
 ) -> TokenRows:

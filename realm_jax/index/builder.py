@@ -184,7 +184,7 @@ class _Builder:
     one version sooner is worth more than two later.
     """
     handled = self.handled_steps()
-    for name in reversed(publish.list_drafts(self.workdir, self._corpus)):
+    for name in reversed(store.list_drafts(self.workdir, self._corpus)):
       step = store.step_of(name)
       newer = not handled or step > handled[-1]
       if newer and drafts.is_live(self._directory(name), self._observer):

@@ -163,8 +163,7 @@ class Draft:
 
   def abandon(self) -> None:
     """Frees the space, unless another builder is at work."""
-    folders = (self.directory / "leases").glob("*")
-    if not any(self._others(folder) for folder in folders):
+    if not is_live(self.directory, self._observer, but=self._leases.holder):
       discard(self.directory)
 
   def tidy(self, keep: set[str]) -> None:
@@ -256,10 +255,12 @@ def read_params(directory: pathlib.Path) -> Params:
   return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def is_live(directory: pathlib.Path, observer: LeaseObserver) -> bool:
-  """Whether a living builder is at work on the draft."""
+def is_live(
+  directory: pathlib.Path, observer: LeaseObserver, *, but: str = ""
+) -> bool:
+  """Whether a living builder, `but` one, is at work on the draft."""
   folders = (directory / "leases").glob("*")
-  return any(observer.live(folder) for folder in folders)
+  return any(observer.live(folder, but=but) for folder in folders)
 
 
 def discard(directory: pathlib.Path) -> None:

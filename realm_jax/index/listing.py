@@ -54,7 +54,7 @@ def list_index(workdir: epath.PathLike) -> None:
   console = rich.console.Console()
   console.print(table)
   corpus = PassageCorpus.open(run.data.corpus)
-  for version in publish.list_drafts(workdir, corpus):
+  for version in store.list_drafts(workdir, corpus):
     console.print(f"{version} is being made")
   for version in publish.list_refused(workdir, corpus):
     console.print(f"{version} refused: {publish.refusal(workdir, version)}")

@@ -81,16 +81,3 @@ def list_refused(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
 
 def _refusal_path(workdir: epath.PathLike, version: str) -> pathlib.Path:
   return index_folder(workdir) / f"{version}{_REFUSED}"
-
-
-def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
-  """Returns the versions of a corpus that are being made, by step."""
-  folder = index_folder(workdir)
-  if not folder.exists():
-    return []
-  names = [
-    path.name
-    for path in folder.iterdir()
-    if path.is_dir() and not (path / MANIFEST).exists()
-  ]
-  return sorted(of_corpus(names, corpus.fingerprint), key=step_of)

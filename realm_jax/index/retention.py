@@ -10,9 +10,9 @@ from realm_jax import checkpoints
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import drafts
 from realm_jax.index.lease import LeaseObserver
-from realm_jax.index.publish import list_drafts
 from realm_jax.index.store import (
   index_folder,
+  list_drafts,
   list_versions,
   readers_folder,
   step_of,

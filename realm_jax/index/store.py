@@ -97,13 +97,24 @@ def list_versions(
   workdir: epath.PathLike, corpus: PassageCorpus | None = None
 ) -> list[str]:
   """Returns the published versions by step, of one corpus or of all."""
+  return _list(workdir, corpus, published=True)
+
+
+def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
+  """Returns the versions of a corpus that are being made, by step."""
+  return _list(workdir, corpus, published=False)
+
+
+def _list(
+  workdir: epath.PathLike, corpus: PassageCorpus | None, *, published: bool
+) -> list[str]:
   folder = index_folder(workdir)
   if not folder.exists():
     return []
   names = [
     path.name
     for path in folder.iterdir()
-    if _VERSION.fullmatch(path.name) and (path / MANIFEST).exists()
+    if _VERSION.fullmatch(path.name) and (path / MANIFEST).exists() == published
   ]
   if corpus is not None:
     names = of_corpus(names, corpus.fingerprint)

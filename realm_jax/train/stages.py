@@ -62,6 +62,11 @@ class _Inputs:
       jax.process_count(),
     )
 
+  def stand_in(self, dataset: grain.MapDataset) -> Any:
+    """Returns this process' share of a batch: the first example, repeated."""
+    share = self.run.batch_size // jax.process_count()
+    return jax.tree.map(lambda x: np.stack([x] * share), dataset[0])
+
 
 class _Ict:
   """Pseudo-queries and their passages: the pipeline yields the batch."""
@@ -80,9 +85,7 @@ class _Ict:
     return examples
 
   def shapes(self) -> Iterator[Batch]:
-    share = self._inputs.run.batch_size // jax.process_count()
-    first = self._dataset[0]
-    yield jax.tree.map(lambda x: np.stack([x] * share), first)
+    yield self._inputs.stand_in(self._dataset)
 
 
 class _Reading:
@@ -113,9 +116,7 @@ class _Reading:
     return {**examples, "joint": joint}
 
   def shapes(self) -> Iterator[Batch]:
-    first = jax.tree.map(
-      lambda x: np.stack([x] * self._share), self._dataset[0]
-    )
+    first = self._inputs.stand_in(self._dataset)
     for joint in self._packing.shapes(self._share):
       yield {**first, "joint": joint}
 
@@ -223,8 +224,8 @@ class _OpenQa:
 
   def shapes(self) -> Iterator[Batch]:
     run = self._inputs.run
-    share = run.batch_size // jax.process_count()
-    examples = jax.tree.map(lambda x: np.stack([x] * share), self._dataset[0])
+    examples = self._inputs.stand_in(self._dataset)
+    share = len(examples["index"])
     beam = np.tile(np.arange(run.openqa.beam, dtype=np.int32), (share, 1))
     embs = np.zeros((*beam.shape, run.embedder.dim), np.float32)
     yield from self._collator.shapes(examples, beam, embs)
