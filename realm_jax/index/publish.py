@@ -72,11 +72,13 @@ def refusal(workdir: epath.PathLike, version: str) -> str | None:
   return json.loads(path.read_text(encoding="utf-8"))["reason"]
 
 
-def list_refused(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
-  """Returns the versions of a corpus that failed their checks."""
+def list_refused(
+  workdir: epath.PathLike, corpus: PassageCorpus | None = None
+) -> list[str]:
+  """Returns the versions, of one corpus or of all, that failed their checks."""
   paths = index_folder(workdir).glob(f"*{_REFUSED}")
-  names = (path.name.removesuffix(_REFUSED) for path in paths)
-  return of_corpus(names, corpus.fingerprint)
+  names = [path.name.removesuffix(_REFUSED) for path in paths]
+  return names if corpus is None else of_corpus(names, corpus.fingerprint)
 
 
 def _refusal_path(workdir: epath.PathLike, version: str) -> pathlib.Path:

@@ -54,6 +54,7 @@ class IndexVersion:
   version: str
   step: int  # Of the checkpoint.
   manifest: Manifest
+  corpus: PassageCorpus  # Of the passages; rows are its rows.
   index: Index
   embeddings: Embeddings  # Memory-mapped.
   retriever_params: Params  # NumPy arrays; its queries go with these passages.
@@ -100,8 +101,10 @@ def list_versions(
   return _list(workdir, corpus, published=True)
 
 
-def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
-  """Returns the versions of a corpus that are being made, by step."""
+def list_drafts(
+  workdir: epath.PathLike, corpus: PassageCorpus | None = None
+) -> list[str]:
+  """Returns the versions that are being made by step, as `list_versions`."""
   return _list(workdir, corpus, published=False)
 
 
@@ -124,23 +127,6 @@ def _list(
 def of_corpus(versions: Iterable[str], fingerprint: str) -> list[str]:
   """Returns the versions of one corpus, by their names."""
   return [name for name in versions if name.endswith(f"-{fingerprint[:8]}")]
-
-
-def newest_version(workdir: epath.PathLike, corpus: PassageCorpus) -> str:
-  """Returns the version of this corpus with the newest checkpoint.
-
-  Raises:
-    FileNotFoundError: there is none.
-  """
-  versions = list_versions(workdir, corpus)
-  if not versions:
-    others = list_versions(workdir)
-    raise FileNotFoundError(
-      f"{index_folder(workdir)} has no version for the corpus with "
-      f"fingerprint {corpus.fingerprint[:8]} (others: {others}). Run `realm "
-      f"build-index --workdir={os.fspath(workdir)} --corpus=<its directory>`."
-    )
-  return versions[-1]
 
 
 def open_version(
@@ -172,7 +158,7 @@ def open_version(
     _check_belongs(manifest, run, corpus)
     total = sum(file.num_bytes for file in manifest.files)
     check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
-    opened = open_files(directory, manifest, run.retrieval)
+    opened = open_files(directory, manifest, corpus, run.retrieval)
     stack.pop_all()
   weakref.finalize(opened, release)
   return opened
@@ -212,6 +198,7 @@ def _reading() -> Leases:
 def open_files(
   directory: pathlib.Path,
   manifest: Manifest,
+  corpus: PassageCorpus,
   retrieval: RetrievalConfig | None = None,
 ) -> IndexVersion:
   """Opens a version, or a draft of one, as its manifest describes it.
@@ -219,6 +206,7 @@ def open_files(
   Args:
     directory: of the version.
     manifest: its own.
+    corpus: that it is over.
     retrieval: of a reader; its "device" back end searches any version.
 
   Raises:
@@ -229,6 +217,7 @@ def open_files(
     version=manifest.version,
     step=manifest.step,
     manifest=manifest,
+    corpus=corpus,
     index=_open_index(directory, manifest, embeddings, retrieval),
     embeddings=embeddings,
     retriever_params=read_params(directory),
