@@ -17,6 +17,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import time
 
 from jaxtyping import Float32, Int32
 import numpy as np
@@ -268,10 +269,15 @@ def load_scann(
     FileNotFoundError: a part is not there.
     ValueError: a part holds a pickle, which loading would execute.
   """
-  num_parts = -(-len(embeddings) // parameters.part_rows)
-  parts = [
-    _load_part(_part_folder(directory, number)) for number in range(num_parts)
-  ]
+  parts: list[scann_ops_pybind.ScannSearcher] = []
+  seconds = 0.0
+  for number in range(-(-len(embeddings) // parameters.part_rows)):
+    # A step takes and gives the GIL several times, and would wait for a part
+    # each time: it gets as long in between.
+    time.sleep(seconds)
+    started = time.perf_counter()
+    parts.append(_load_part(_part_folder(directory, number)))
+    seconds = time.perf_counter() - started
   return ScannIndex(parts, parameters, embeddings)
 
 
