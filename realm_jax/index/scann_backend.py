@@ -17,6 +17,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import time
 
 from jaxtyping import Float32, Int32
 import numpy as np
@@ -30,9 +31,9 @@ from realm_jax.index.search import NO_PASSAGE, Neighbors, check_search
 BRUTE_FORCE_BELOW = 20_000
 # Up to here hashing alone is fast enough, and loses no passage to a partition.
 TREE_FROM = 100_000
-PART_ROWS = 2**20
+PART_ROWS = 2**18
 _REORDER = 100
-_TRAINING_ROWS = 100_000  # Of a part, for its partitions and its hash.
+_TRAINING_ROWS = 50_000  # Of a part, for its partitions and its hash.
 _BLOCK_ROWS = 2**16  # Candidates scored at once: 32 MiB at D = 128.
 
 
@@ -56,28 +57,24 @@ def scann_parameters(
   """Chooses a layout by the number of passages N.
 
   N < 20,000: brute force. N < 100,000: hash all. Above: parts of at most
-  2**20 passages, equal but for rounding; each has 2 sqrt(part) partitions, of
-  which one in eight is searched. Of the hashed, the best 100 are scored
-  exactly.
+  2**18 passages, equal but for rounding; each has 2 sqrt(part) partitions, of
+  which one in 16 is searched. Of the hashed, the best 100 are scored exactly.
 
-  The goal is a recall@10 of 0.99 for vectors in clusters within clusters
-  (benchmarks/clustered.py, D = 128). Hashing all finds 1.000 at 20,000, and
-  50 candidates would do. What partitions lose was measured on a quarter of a
-  million's vectors, as one part:
+  The goal is a recall@10 of 0.99. Hashing all finds 1.000 at 20,000, and 50
+  candidates would do. What partitions lose was measured on a million vectors
+  in clusters within clusters (benchmarks/clustered.py, D = 128):
 
-      partitions   searched   recall@10   microseconds a query, one core
-      500          10%        0.980       103
-      500          20%        0.996       165
-      1000         5%         0.964       70
-      1000         10%        0.988       105
-      1000         20%        0.997       169
+      searched   4 parts of 1000 partitions   1 part of 2000
+      1 in 64    0.980, 255 us a query        0.994, 185 us
+      1 in 32    0.994, 353 us                0.998, 260 us
+      1 in 16    0.998, 467 us                1.000, 374 us
+      1 in 8     0.999, 665 us                1.000, 575 us
 
-  Where a part holds whole clusters, less does: of 200,000 passages' 894
-  partitions, 27 find 0.992 and the default's 112 find 0.999. The default is
-  for corpora of several parts, each of which has a share of every cluster.
-
-  Spilling each passage to a second partition (SOAR) reaches the same recall
-  at the same cost, with twice the hashes.
+  So small parts cost a quarter more, on one core; large ones hold the GIL for
+  as much longer. Partitions are made for inner products, and small ones are
+  kept: with ScaNN's defaults one in 16 found 0.970. Spilling each passage to
+  a second partition (SOAR) reaches the same recall at the same cost, with
+  twice the hashes.
 
   Args:
     num_passages: N.
@@ -105,7 +102,7 @@ def scann_parameters(
     part_rows=part_rows,
     num_leaves=leaves,
     leaves_to_search=min(
-      config.leaves_to_search or math.ceil(leaves / 8), leaves
+      config.leaves_to_search or math.ceil(leaves / 16), leaves
     ),
     reorder=reorder,
   )
@@ -248,6 +245,11 @@ def _build_part(
       parameters.num_leaves,
       parameters.leaves_to_search,
       training_sample_size=training_rows,
+      # ScaNN's own 50 would merge most partitions: the sample has about 50
+      # passages for each.
+      min_partition_size=1,
+      # By direction: what counts is the inner product with the query.
+      spherical=True,
     )
   # 0.2 is ScaNN's own advice for inner products: errors along a passage's
   # direction count more, as they are those that move its score.
@@ -267,10 +269,15 @@ def load_scann(
     FileNotFoundError: a part is not there.
     ValueError: a part holds a pickle, which loading would execute.
   """
-  num_parts = -(-len(embeddings) // parameters.part_rows)
-  parts = [
-    _load_part(_part_folder(directory, number)) for number in range(num_parts)
-  ]
+  parts: list[scann_ops_pybind.ScannSearcher] = []
+  seconds = 0.0
+  for number in range(-(-len(embeddings) // parameters.part_rows)):
+    # A step takes and gives the GIL several times, and would wait for a part
+    # each time: it gets as long in between.
+    time.sleep(seconds)
+    started = time.perf_counter()
+    parts.append(_load_part(_part_folder(directory, number)))
+    seconds = time.perf_counter() - started
   return ScannIndex(parts, parameters, embeddings)
 
 
