@@ -145,11 +145,17 @@ class Corpora:
     """Opens a move's corpus, or returns it if it is open.
 
     Raises:
-      FileNotFoundError: it is gone.
-      ValueError: another corpus lies there now.
+      ValueError: it is gone, or another corpus lies there now.
     """
     if move.fingerprint not in self._opened:
-      corpus = PassageCorpus.open(move.directory)
+      try:
+        corpus = PassageCorpus.open(move.directory)
+      except FileNotFoundError as error:
+        # Of another type: builders take a file that went for a checkpoint's.
+        raise ValueError(
+          f"The corpus {move.directory}, to which the run moved, is gone: put "
+          "it back."
+        ) from error
       if corpus.fingerprint != move.fingerprint:
         raise ValueError(
           f"The corpus {move.directory} has the fingerprint "

@@ -2,7 +2,7 @@
 import pytest
 
 from realm_jax.index import store
-from realm_jax.index.corpora import Corpora, open_corpora, write_move
+from realm_jax.index.corpora import Corpora, Move, open_corpora, write_move
 from tests.index.conftest import publish, to
 
 
@@ -92,10 +92,18 @@ def test_a_strange_corpus_is_named(corpora, other_corpus):
 def test_a_directory_with_another_corpus_than_was_moved_to_is_refused(
   tmp_path, corpora, edited_corpus, other_corpus
 ):
-  move = to(edited_corpus, from_step=20)
-  wrong = dict(vars(move), directory=str(other_corpus.directory))
-  write_move(tmp_path, type(move)(**wrong))
+  wrong = dict(
+    vars(to(edited_corpus, from_step=20)), directory=str(other_corpus.directory)
+  )
+  write_move(tmp_path, Move(**wrong))
   with pytest.raises(ValueError, match="put that one back"):
+    corpora.of_version(name(20, edited_corpus))
+
+
+def test_a_corpus_that_is_gone_is_named(tmp_path, corpora, edited_corpus):
+  gone = dict(vars(to(edited_corpus, from_step=20)), directory="gone")
+  write_move(tmp_path, Move(**gone))
+  with pytest.raises(ValueError, match="gone, to which the run moved"):
     corpora.of_version(name(20, edited_corpus))
 
 
