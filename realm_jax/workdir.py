@@ -2,12 +2,10 @@
 """A run's directory: one config for its whole life."""
 
 from collections.abc import Collection
-import os
-import uuid
 
 from etils import epath
 
-from realm_jax import checkpoints, config
+from realm_jax import checkpoints, config, files
 from realm_jax.config import RunConfig
 
 CONFIG_FILE = "config.json"
@@ -54,9 +52,7 @@ def claim(
       "would be taken for this run's. Remove the directory, or use another "
       "--workdir."
     )
-  draft = path / f".{CONFIG_FILE}.{uuid.uuid4().hex}"
-  draft.write_text(config.dumps(run))
-  os.replace(draft, saved_path)
+  files.write_whole(saved_path, config.dumps(run))
 
 
 def load(workdir: epath.PathLike) -> RunConfig:

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import shutil
 import time
 
 from etils import epath
@@ -24,7 +25,7 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.index import drafts, publish, retention, store
+from realm_jax.index import drafts, mirror, publish, retention, store
 from realm_jax.index.corpora import open_corpora
 from realm_jax.index.drafts import Draft, DraftPlan
 from realm_jax.index.embed import CorpusEmbedder
@@ -34,7 +35,6 @@ from realm_jax.index.manifest import (
   MANIFEST,
   Manifest,
   describe_file,
-  describe_folder,
   embedder_hash,
   library_versions,
 )
@@ -97,7 +97,7 @@ def build_index(
 
 
 def _wait_for_config(workdir: epath.PathLike, poll_seconds: float) -> None:
-  path = pathlib.Path(workdir) / workdirs.CONFIG_FILE
+  path = epath.Path(workdir) / workdirs.CONFIG_FILE
   if not path.exists():
     _log.info("Waiting for the trainer to write %s", path)
   while not path.exists():
@@ -174,7 +174,7 @@ class _Builder:
     )
 
   def training_done(self) -> bool:
-    return (pathlib.Path(self.workdir) / checkpoints.TRAINING_DONE).exists()
+    return (epath.Path(self.workdir) / checkpoints.TRAINING_DONE).exists()
 
   def has(self, step: int) -> bool:
     return step in checkpoints.steps(self.workdir)
@@ -239,7 +239,8 @@ class _Builder:
       self._directory(version), plan, retriever, self._leases, self._observer
     )
     try:
-      manifest = self._make(draft, retriever, clock)
+      with mirror.in_use(draft.directory):
+        manifest = self._make(draft, retriever, clock)
     except VersionRefused as refused:
       publish.refuse(draft.directory, str(refused), refused.checks)
       raise
@@ -264,7 +265,7 @@ class _Builder:
     )
     return [version]
 
-  def _directory(self, version: str) -> pathlib.Path:
+  def _directory(self, version: str) -> epath.Path:
     return store.index_folder(self.workdir) / version
 
   def _plan(self, step: int, version: str) -> tuple[DraftPlan, Params]:
@@ -328,11 +329,13 @@ class _Builder:
     """Builds the searcher over all shards, and publishes if it holds good."""
     directory, plan, shards = draft.directory, draft.plan, draft.shards()
     embeddings = Embeddings(
-      [np.load(directory / shard.path, mmap_mode="r") for shard in shards]
+      [np.load(draft.local / shard.path, mmap_mode="r") for shard in shards]
     )
-    passages = draft.write_array(PASSAGES_FILE, self._corpus.passage_hashes)
-    folder = draft.own_folder("scann")
-    drafts.discard(folder)
+    params = describe_file(directory, directory / drafts.PARAMS_FILE)
+    mirror.fetch(directory, [params], checksums=False)
+    passages = draft.add_array(PASSAGES_FILE, self._corpus.passage_hashes)
+    folder = draft.local_folder("scann")
+    shutil.rmtree(folder, ignore_errors=True)
     parameters = self._build_searcher(embeddings, folder)
     manifest = Manifest(
       version=directory.name,
@@ -349,15 +352,15 @@ class _Builder:
       shards=tuple(shard.path for shard in shards),
       files=(
         *shards,
-        describe_file(directory, directory / drafts.PARAMS_FILE),
-        describe_file(directory, passages),
-        *describe_folder(directory, folder),
+        params,
+        passages,
+        *draft.add_folder(folder),
       ),
       libraries=library_versions(),
     )
     clock.lap("index")
     # What is verified is what a reader would open.
-    opened = store.open_files(directory, manifest, self._corpus)
+    opened = store.open_files(draft.local, manifest, self._corpus)
     checks = verify(
       opened.index,
       opened.embeddings,
@@ -374,7 +377,7 @@ class _Builder:
       published_unix_secs=time.time(),
     )
     if draft.published:
-      drafts.discard(folder)  # Another builder was as fast.
+      draft.drop_folder(folder)  # Another builder was as fast.
       return None
     publish.publish(directory, manifest)
     draft.tidy(keep={MANIFEST, *(file.path for file in manifest.files)})
@@ -399,7 +402,7 @@ class _Builder:
     path = checkpoints.folder(self.workdir) / str(step)
     try:
       retriever = checkpoints.restore_params(self.workdir, step, "retriever")
-      return retriever, float(path.stat().mtime)
+      return retriever, checkpoints.committed_at(self.workdir, step)
     except Exception as error:
       time.sleep(DELETION_SECONDS)
       if self.has(step):

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import json
 import os
-import uuid
 
 from etils import epath
 
+from realm_jax import files
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import store
@@ -206,10 +206,7 @@ def write_move(workdir: epath.PathLike, move: Move) -> None:
   path = _path(folder, move.number)
   if path.exists():
     raise FileExistsError(f"{path} was written meanwhile: try again.")
-  # Whole before it gets its name: others are about to read it.
-  draft = folder / f".{path.name}.{uuid.uuid4().hex}"
-  draft.write_text(json.dumps(dataclasses.asdict(move), indent=2))
-  draft.rename(path)
+  files.write_whole(path, json.dumps(dataclasses.asdict(move), indent=2))
 
 
 def _of_step(moves: Sequence[Move], step: int) -> Move:

@@ -2,7 +2,9 @@
 """Which versions stay: the newest, and those that a run or a reader needs."""
 
 from collections.abc import Collection
+import contextlib
 import logging
+import os
 
 from etils import epath
 
@@ -96,4 +98,6 @@ def prune(
   ]
   for version in doomed:
     drafts.discard(index_folder(workdir) / version)
+    with contextlib.suppress(OSError):  # Absent, or not empty.
+      os.rmdir(readers_folder(workdir, version))
   return doomed

@@ -129,8 +129,3 @@ def test_strange_names_are_no_versions(tmp_path, name):
   assert store.list_versions(tmp_path) == []
   with pytest.raises(ValueError, match="no index version"):
     store.step_of(name)
-
-
-def test_a_url_is_refused_as_a_workdir():
-  with pytest.raises(ValueError, match="memory-mapped"):
-    store.index_folder("gs://bucket/run")
