@@ -11,7 +11,7 @@ PACKAGE = ROOT / "realm_jax"
 LAYERS = (
   ("shapes",),
   ("config",),
-  ("allocator", "sharding", "checkpoints"),
+  ("allocator", "sharding", "hosts", "checkpoints"),
   ("workdir",),
   ("models",),
   ("objectives",),
