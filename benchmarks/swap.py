@@ -112,8 +112,9 @@ def measure(workdir: pathlib.Path, num_passages: int) -> dict[str, float]:
     while ready is None:
       steps.append(step())
       started = time.perf_counter()
-      ready = watcher.ready()
-      if agree(ready.version.version if ready else None) is not None:
+      if agree([watcher.standing()]).ready:
+        ready = watcher.ready()
+        assert ready is not None
         watcher.take(ready)
       holds.append(time.perf_counter() - started)
   return {

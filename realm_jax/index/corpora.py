@@ -110,11 +110,11 @@ class Corpora:
       )
     return found
 
-  def newest(self, versions: Iterable[str]) -> str | None:
-    """Returns the version to serve: the newest of the last move with any.
+  def in_order(self, versions: Iterable[str]) -> list[str]:
+    """Returns those that may serve, in the order in which they do.
 
-    So a corpus is left as soon as there is an index of the next one, and
-    nobody goes back.
+    By move, and by step within it: a corpus is left as soon as there is an
+    index of the next one, and nobody goes back.
     """
     moves = self.moves()
     ranks = {
@@ -122,7 +122,11 @@ class Corpora:
       for name in versions
       if (move := _move_of(moves, name))
     }
-    return ranks[max(ranks)] if ranks else None
+    return [ranks[rank] for rank in sorted(ranks)]
+
+  def newest(self, versions: Iterable[str]) -> str | None:
+    """Returns the version to serve: the newest of the last move with any."""
+    return next(reversed(self.in_order(versions)), None)
 
   def newest_version(self, workdir: epath.PathLike) -> str:
     """Returns the published version to serve.
