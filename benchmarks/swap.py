@@ -11,6 +11,7 @@ import numpy as np
 
 from realm_jax.config import RefreshConfig, RunConfig
 from realm_jax.index import drafts, publish, store
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.drafts import DraftPlan
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import Manifest, describe_file, describe_folder
@@ -26,6 +27,7 @@ class StandInCorpus:
   """What opening a version asks of a corpus."""
 
   num_passages: int
+  directory: str = ""
   fingerprint: str = "0" * 64
   tokenizer_fingerprint: str = "0" * 64
 
@@ -104,13 +106,14 @@ def measure(workdir: pathlib.Path, num_passages: int) -> dict[str, float]:
   corpus = StandInCorpus(num_passages)
   steps, holds, ready = [], [], None
   # A stand-in has no passages, and none is read.
-  watcher = IndexWatcher(workdir, run, corpus)  # type: ignore[arg-type]
+  corpora = Corpora(corpus)  # type: ignore[arg-type]
+  watcher = IndexWatcher(workdir, run, corpora)
   with watcher:
     while ready is None:
       steps.append(step())
       started = time.perf_counter()
       ready = watcher.ready()
-      if agree(ready.version.step if ready else None) is not None:
+      if agree(ready.version.version if ready else None) is not None:
         watcher.take(ready)
       holds.append(time.perf_counter() - started)
   return {

@@ -14,9 +14,9 @@ import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.corpus_edits import unchanged_rows
-from realm_jax.index import store
+from realm_jax.index import mirror, store
 from realm_jax.index.embeddings import Embeddings
-from realm_jax.index.manifest import Manifest
+from realm_jax.index.manifest import Manifest, StoredFile
 
 PASSAGES_FILE = "passages.npy"  # u64[N]: a hash of what was embedded.
 
@@ -67,10 +67,19 @@ def known_vectors(
       manifest = Manifest.read(directory)
       if manifest.embedder_hash != embedder_hash:
         continue
-      embeddings = store.open_embeddings(directory, manifest)
-      hashes = np.load(directory / PASSAGES_FILE)
+      with mirror.in_use(directory):
+        mirror.fetch(directory, _needed(manifest), checksums=False)
+        local = mirror.folder(directory)
+        # What is mapped stays readable when its file is removed.
+        embeddings = store.open_embeddings(local, manifest)
+        hashes = np.load(local / PASSAGES_FILE)
     except FileNotFoundError:
       continue  # Pruned just now.
     rows = unchanged_rows(hashes, corpus.passage_hashes)
     return KnownVectors(version, embeddings, rows)
   return None
+
+
+def _needed(manifest: Manifest) -> list[StoredFile]:
+  names = {*manifest.shards, PASSAGES_FILE}
+  return [file for file in manifest.files if file.path in names]
