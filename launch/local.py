@@ -10,9 +10,10 @@ builder.
 
 The first trainer has the terminal; the others write to
 `<workdir>/trainer-1.log` and so on, builders to `<workdir>/builder.log`,
-`builder-1.log` and so on. Exits as the trainers do. When one of them fails the
-others are ended, for they would wait for it; when a builder fails, the trainers
-are asked to save and stop, and the exit code is 1.
+`builder-1.log` and so on. Where the workdir is a URL, logs are in a folder of
+this machine: a store cannot append lines. Exits as the trainers do. When one of
+them fails the others are ended, for they would wait for it; when a builder
+fails, the trainers are asked to save and stop, and the exit code is 1.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ import types
 from absl import flags
 from ml_collections import config_flags
 
-from realm_jax import config
+from realm_jax import config, files
 from realm_jax.train.stop import STOPPED_EXIT_CODE
 
 FLAGS = flags.FLAGS
@@ -54,16 +55,16 @@ def main(argv: list[str]) -> int:
   FLAGS.append_flag_values(own)
   FLAGS(["launch.local", *argv])
   theirs = own(["launch.local", *argv], known_only=True)[1:]
-  workdir = pathlib.Path(FLAGS.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  trainers = _start_trainers(theirs, workdir, FLAGS.trainers)
+  logs = _log_folder(FLAGS.workdir)
+  logs.mkdir(parents=True, exist_ok=True)
+  trainers = _start_trainers(theirs, logs, FLAGS.trainers)
   _forward_signals(trainers)
   searches = config.parse(FLAGS.config).stage not in ("ict", "mlm")
   builders = [
     _Process(
       "The index builder",
-      ["build-index", f"--workdir={workdir}", "--watch"],
-      log=_log_path(workdir, "builder", number),
+      ["build-index", f"--workdir={FLAGS.workdir}", "--watch"],
+      log=_log_path(logs, "builder", number),
     )
     for number in range(FLAGS.builders if searches else 0)
   ]
@@ -72,6 +73,14 @@ def main(argv: list[str]) -> int:
   finally:
     for process in (*trainers, *builders):
       process.end()
+
+
+def _log_folder(workdir: str) -> pathlib.Path:
+  if not files.is_url(workdir):
+    return pathlib.Path(workdir)
+  folder = files.cached("logs", workdir)
+  print(f"Logs are in {folder}.", file=sys.stderr)
+  return folder
 
 
 class _Process:
@@ -141,7 +150,7 @@ class _Process:
 
 
 def _start_trainers(
-  flags: Sequence[str], workdir: pathlib.Path, count: int
+  flags: Sequence[str], logs: pathlib.Path, count: int
 ) -> list[_Process]:
   if count == 1:
     return [_Process("The trainer", ["train", *flags])]
@@ -153,15 +162,15 @@ def _start_trainers(
     _Process(
       f"Trainer {number}",
       ["train", *flags, *group, f"--process_id={number}"],
-      log=_log_path(workdir, "trainer", number) if number else None,
+      log=_log_path(logs, "trainer", number) if number else None,
       JAX_PLATFORMS="cpu",
     )
     for number in range(count)
   ]
 
 
-def _log_path(workdir: pathlib.Path, name: str, number: int) -> pathlib.Path:
-  return workdir / (f"{name}-{number}.log" if number else f"{name}.log")
+def _log_path(logs: pathlib.Path, name: str, number: int) -> pathlib.Path:
+  return logs / (f"{name}-{number}.log" if number else f"{name}.log")
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ differs between the two is here; all else uses `epath.Path` for both.
 
 from collections.abc import Iterator
 import contextlib
+import hashlib
 import os
 import pathlib
 import uuid
@@ -120,6 +121,18 @@ def download(source: epath.PathLike, path: pathlib.Path) -> None:
   """
   store, key = _store(source)
   store.get_file(key, str(path))
+
+
+def cache() -> pathlib.Path:
+  """Returns this host's folder for what belongs to URLs: $REALM_CACHE."""
+  named = os.environ.get("REALM_CACHE") or "~/.cache/realm_jax"
+  return pathlib.Path(named).expanduser()
+
+
+def cached(kind: str, url: epath.PathLike) -> pathlib.Path:
+  """Returns the folder in `cache` for one kind of things of a URL."""
+  digest = hashlib.sha256(os.fspath(url).encode()).hexdigest()
+  return cache() / kind / f"{epath.Path(url).name}-{digest[:16]}"
 
 
 def _store(path: epath.PathLike) -> tuple[fsspec.AbstractFileSystem, str]:

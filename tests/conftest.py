@@ -85,6 +85,7 @@ def store_url():
       "--default-bucket=bucket",
     ],
     stderr=subprocess.DEVNULL,  # A traceback for each client that is killed.
+    start_new_session=True,  # Ctrl-C is for its clients first.
   )
   address = f"http://127.0.0.1:{port}"
   with pytest.MonkeyPatch.context() as patch:

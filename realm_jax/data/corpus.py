@@ -26,6 +26,7 @@ from array_record.python import array_record_module
 from jaxtyping import Int, Int32, UInt64
 import numpy as np
 
+from realm_jax import files
 from realm_jax.data.corpus_writer import (
   FORMAT,
   MANIFEST,
@@ -62,6 +63,11 @@ class PassageCorpus:
 
   def __init__(self, directory: str | os.PathLike[str]) -> None:
     """Maps the arrays; `open` is the name to call it by."""
+    if files.is_url(directory):
+      raise ValueError(
+        f"The corpus {os.fspath(directory)} is a URL. A corpus is "
+        "memory-mapped: copy it to a disk of each host, and give its path."
+      )
     self.directory = pathlib.Path(directory)
     manifest = _read_manifest(self.directory)
     self.fingerprint: str = manifest["fingerprint"]

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import fcntl
 import functools
-import hashlib
 import os
 import pathlib
 import shutil
@@ -38,7 +37,7 @@ def folder(directory: epath.PathLike) -> pathlib.Path:
   """Returns where this host has a version's files: there, or in its copy."""
   if not files.is_url(directory):
     return pathlib.Path(directory)
-  return _cache() / "versions" / _name(directory)
+  return files.cached("versions", directory)
 
 
 @contextlib.contextmanager
@@ -47,7 +46,7 @@ def in_use(directory: epath.PathLike) -> Iterator[None]:
   if not files.is_url(directory):
     yield
     return
-  with lease.reading(_cache() / "readers" / _name(directory)):
+  with lease.reading(files.cached("readers", directory)):
     _remove_unused()
     yield
 
@@ -107,8 +106,8 @@ def _remove_unused() -> None:
   # Whoever takes a version in use does so before this lock, and looks for its
   # files after it: they are not removed in between.
   with _locked("removing"):
-    for copy in files.entries(_cache() / "versions"):
-      readers = _cache() / "readers" / copy.name
+    for copy in files.entries(files.cache() / "versions"):
+      readers = files.cache() / "readers" / copy.name
       _observer().clear_dead(readers)
       if not _observer().live(readers):
         shutil.rmtree(copy)
@@ -124,18 +123,7 @@ def _observer() -> LeaseObserver:
 @contextlib.contextmanager
 def _locked(action: str) -> Iterator[None]:
   """Holds a lock among this host's processes; it ends with the process."""
-  _cache().mkdir(parents=True, exist_ok=True)
-  with (_cache() / f"{action}.lock").open("w") as file:
+  files.cache().mkdir(parents=True, exist_ok=True)
+  with (files.cache() / f"{action}.lock").open("w") as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     yield
-
-
-def _cache() -> pathlib.Path:
-  named = os.environ.get("REALM_CACHE") or "~/.cache/realm_jax"
-  return pathlib.Path(named).expanduser()
-
-
-def _name(directory: epath.PathLike) -> str:
-  url = os.fspath(directory)
-  digest = hashlib.sha256(url.encode()).hexdigest()
-  return f"{epath.Path(url).name}-{digest[:16]}"

@@ -4,8 +4,8 @@
 ScaNN finds candidates by their hashes; the embeddings, memory-mapped by
 `store`, then score them exactly. ScaNN could do the latter, too, but only from
 a copy of its own: its loader (1.4.2) maps no file, it reads each into memory.
-So a process needs about D / 2 + 10 bytes a passage beside the file that all
-processes share, instead of 4 D more.
+So a process needs about D / 2 + 10 bytes a passage, and D + 20 where passages
+are partitioned, beside the file that all processes share, instead of 4 D more.
 
 That loader also holds the GIL until it is done. Passages are therefore laid
 out in parts of at most `PART_ROWS` that are loaded one after another: a
@@ -58,23 +58,24 @@ def scann_parameters(
 
   N < 20,000: brute force. N < 100,000: hash all. Above: parts of at most
   2**18 passages, equal but for rounding; each has 2 sqrt(part) partitions, of
-  which one in 16 is searched. Of the hashed, the best 100 are scored exactly.
+  which one in 32 is searched. Of the hashed, the best 100 are scored exactly.
 
   The goal is a recall@10 of 0.99. Hashing all finds 1.000 at 20,000, and 50
-  candidates would do. What partitions lose was measured on a million vectors
-  in clusters within clusters (benchmarks/clustered.py, D = 128):
+  candidates would do. What partitions lose was measured (benchmarks/
+  partitions.py, D = 128) on half a million vectors in clusters within
+  clusters, and on the sentences of 20,958 Wikipedia passages by latent
+  semantic analysis, whose neighbours are less alike:
 
-      searched   4 parts of 1000 partitions   1 part of 2000
-      1 in 64    0.980, 255 us a query        0.994, 185 us
-      1 in 32    0.994, 353 us                0.998, 260 us
-      1 in 16    0.998, 467 us                1.000, 374 us
-      1 in 8     0.999, 665 us                1.000, 575 us
+      partitions               searched   recall@10        us a query, one core
+      2 sqrt, passages once    1 in 8     1.000   0.987    355    86
+                               1 in 16    0.999   0.980    254    68
+      8 sqrt, passages once    1 in 16    1.000   0.988    361   105
+      2 sqrt, passages twice   1 in 16    1.000   0.997    442    97
+                               1 in 32    0.999   0.995    298    80
+                               1 in 64    0.997   0.990    217    72
 
-  So small parts cost a quarter more, on one core; large ones hold the GIL for
-  as much longer. Partitions are made for inner products, and small ones are
-  kept: with ScaNN's defaults one in 16 found 0.970. Spilling each passage to
-  a second partition (SOAR) reaches the same recall at the same cost, with
-  twice the hashes.
+  With ScaNN's defaults, which merge small partitions, one in 16 of 2000 found
+  0.970 for a million vectors in clusters.
 
   Args:
     num_passages: N.
@@ -102,7 +103,7 @@ def scann_parameters(
     part_rows=part_rows,
     num_leaves=leaves,
     leaves_to_search=min(
-      config.leaves_to_search or math.ceil(leaves / 16), leaves
+      config.leaves_to_search or math.ceil(leaves / 32), leaves
     ),
     reorder=reorder,
   )
@@ -250,6 +251,10 @@ def _build_part(
       min_partition_size=1,
       # By direction: what counts is the inner product with the query.
       spherical=True,
+      # Each passage stands in a second partition, chosen for queries that
+      # miss it in the first (SOAR; Sun et al., 2023); ScaNN's own settings.
+      soar_lambda=1.5,
+      overretrieve_factor=2.0,
     )
   # 0.2 is ScaNN's own advice for inner products: errors along a passage's
   # direction count more, as they are those that move its score.

@@ -203,7 +203,7 @@ def test_the_layout_grows_with_the_corpus():
   )
   # 51 equal parts.
   assert scann_parameters(13_353_718) == ScannParameters(
-    part_rows=261_838, num_leaves=1023, leaves_to_search=64, reorder=100
+    part_rows=261_838, num_leaves=1023, leaves_to_search=32, reorder=100
   )
 
 
@@ -217,7 +217,7 @@ def test_the_layout_grows_with_the_corpus():
     (
       ScannConfig(num_leaves=100),
       ScannParameters(
-        part_rows=9_000, num_leaves=100, leaves_to_search=7, reorder=100
+        part_rows=9_000, num_leaves=100, leaves_to_search=4, reorder=100
       ),
     ),
     (
