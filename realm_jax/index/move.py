@@ -2,7 +2,6 @@
 """`realm use-corpus`: a run goes over to another corpus, without a restart."""
 
 import os
-import pathlib
 
 from etils import epath
 
@@ -40,7 +39,7 @@ def use_corpus(
   run = workdirs.load(workdir)
   checkpoints.newest_step(workdir)  # There is one.
   corpora = open_corpora(workdir, run)
-  corpus = PassageCorpus.open(pathlib.Path(directory).absolute())
+  corpus = PassageCorpus.open(directory)
   moves = corpora.moves()
   _check_fits(run, corpora.open(moves[0]), corpus)
   if corpus.fingerprint == moves[-1].fingerprint:
@@ -51,7 +50,7 @@ def use_corpus(
   move = Move(
     number=len(moves),
     from_step=_first_step(workdir, run, corpora, from_step),
-    directory=os.fspath(corpus.directory),
+    directory=os.path.abspath(corpus.directory),
     fingerprint=corpus.fingerprint,
   )
   write_move(workdir, move)

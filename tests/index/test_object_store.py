@@ -13,9 +13,11 @@ from realm_jax import config, files
 from realm_jax.index import drafts, mirror, retention, reuse, store
 from realm_jax.index import publish as publishing
 from realm_jax.index.builder import build_index
+from realm_jax.index.corpora import Corpora, open_corpora
 from realm_jax.index.exact import ExactIndex
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import MANIFEST, Manifest
+from realm_jax.index.move import use_corpus
 from realm_jax.index.verify import VersionRefused
 from tests.index.conftest import DIM, draft, publish, save_checkpoints
 
@@ -75,12 +77,12 @@ def test_what_a_reader_has_open_stays(url, run, corpus):
   old = publish(url, 0, corpus)
   opened = store.open_version(url, old, run, corpus)
   newer = [publish(url, step, corpus) for step in (10, 20)]
-  assert retention.prune(url, corpus, 2, [], LeaseObserver()) == []
+  assert retention.prune(url, Corpora(corpus), 2, [], LeaseObserver()) == []
   del opened
   gc.collect()
   while retention.readers(url, old, LeaseObserver()):
     time.sleep(0.01)
-  assert retention.prune(url, corpus, 2, [], LeaseObserver()) == [old]
+  assert retention.prune(url, Corpora(corpus), 2, [], LeaseObserver()) == [old]
   assert store.list_versions(url) == newer
   assert files.sizes(directory_of(url, old)) == {}
 
@@ -218,3 +220,16 @@ def test_the_builder_refuses_what_fails_and_builds_nothing_twice(workdir, run):
   (epath.Path(workdir) / "config.json").write_text(config.dumps(run))
   assert len(build_index(workdir)) == 1
   assert build_index(workdir) == []
+
+
+def test_a_run_moves_to_another_corpus(workdir, run, corpus, edited_corpus):
+  save_checkpoints(workdir, run, [10])
+  build_index(workdir)
+  corpora = open_corpora(workdir, run)
+  assert use_corpus(workdir, edited_corpus.directory).from_step == 10
+  (version,) = build_index(workdir)
+  assert corpora.newest_version(workdir) == version
+  opened = store.open_version(
+    workdir, version, run, corpora.of_version(version)
+  )
+  assert len(opened.embeddings) == len(edited_corpus)
