@@ -416,6 +416,23 @@ def test_who_resumes_with_the_old_corpus_is_given_the_next(
     _wait_for_corpus(watcher, edited_corpus)
 
 
+def test_hosts_that_agree_want_the_same_step_over_the_next_corpus(
+  tmp_path, run, corpus, edited_corpus
+):
+  old = publish(tmp_path, 10, corpus)
+  with _watch(tmp_path, run, corpus, aimed=True) as watcher:
+    watcher.aim(old)
+    watcher.take(_wait_ready(watcher, 10))
+    write_move(tmp_path, to(edited_corpus, from_step=10))
+    new = publish(tmp_path, 10, edited_corpus)
+    _wait_for(lambda: watcher.standing() == (new, ""))
+    # Another host has not seen the move, but a version of before.
+    late = publish(tmp_path, 20, corpus)
+    assert agree([watcher.standing(), Standing(late, "")]).wanted == new
+    watcher.aim(new)
+    _wait_for_corpus(watcher, edited_corpus)
+
+
 def test_lockstep_moves_at_one_checkpoint(
   tmp_path, lockstep, corpus, edited_corpus
 ):

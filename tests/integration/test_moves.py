@@ -105,11 +105,15 @@ def test_a_run_killed_beside_a_move_goes_on_to_bit_equal_parameters(
   )
 
 
+@pytest.mark.parametrize(
+  "trainers", [1, pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_a_running_trainer_takes_an_edited_corpus_and_keeps_it(
-  folder, tiny_corpus
+  folder, tiny_corpus, trainers
 ):
-  workdir, target = folder / "async", folder / "changed"
+  workdir, target = folder / f"async{trainers}", folder / f"changed{trainers}"
   often = [
+    f"--trainers={trainers}",
     "--config.refresh.policy=async",
     "--config.refresh.every_steps=2000",
     "--config.checkpoint_every_steps=2000",
