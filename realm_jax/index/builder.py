@@ -333,8 +333,8 @@ class _Builder:
       libraries=library_versions(),
     )
     clock.lap("index")
-    # What is verified is what a reader would open.
-    opened = store.open_files(directory, manifest)
+    # What is verified is what the trainer will search: recall is of that.
+    opened = store.open_files(directory, manifest, retrieval=self.run.retrieval)
     checks = verify(
       opened.index,
       opened.embeddings,
