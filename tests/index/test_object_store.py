@@ -13,8 +13,8 @@ from realm_jax import config, files
 from realm_jax.index import drafts, mirror, retention, reuse, store
 from realm_jax.index import publish as publishing
 from realm_jax.index.builder import build_index
-from realm_jax.index.exact import ExactIndex
 from realm_jax.index.corpora import Corpora
+from realm_jax.index.exact import ExactIndex
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.verify import VersionRefused
