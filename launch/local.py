@@ -10,10 +10,10 @@ builder.
 
 The first trainer has the terminal; the others write to
 `<workdir>/trainer-1.log` and so on, builders to `<workdir>/builder.log`,
-`builder-1.log` and so on. Where the workdir is a URL, logs are in a folder of
-this machine: a store cannot append lines. Exits as the trainers do. When one of
-them fails the others are ended, for they would wait for it; when a builder
-fails, the trainers are asked to save and stop, and the exit code is 1.
+`builder-1.log` and so on; to a folder of this machine where the workdir is a
+URL, as a store cannot append lines. Exits as the trainers do. When one of them
+fails the others are ended, for they would wait for it; when a builder fails,
+the trainers are asked to save and stop, and the exit code is 1.
 """
 
 from collections.abc import Sequence

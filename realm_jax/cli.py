@@ -151,7 +151,7 @@ def _train(args: list[str]) -> int:
   with hosts.joined(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id):
     if hosts.is_lead():
       workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
-    hosts.barrier("claimed")
+    hosts.check_same("config", config.dumps(run))
     if loop.train(run, FLAGS.workdir):
       return 0
     if hosts.is_lead():

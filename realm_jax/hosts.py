@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes that train one run together, each with devices of its own.
 
-A process alone is a group of one: nothing here costs it anything. `gather` and
-`barrier` are collectives: every process must call them in the same order
-between the same two steps, on the thread that dispatches the steps.
+A process alone is a group of one: nothing here costs it anything. `gather` is a
+collective: every process must call it as often as the others between the same
+two steps, on the thread that dispatches the steps.
 """
 
 import atexit
 from collections.abc import Iterator
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -73,12 +74,6 @@ def is_lead() -> bool:
   return jax.process_index() == 0
 
 
-def barrier(name: str) -> None:
-  """Returns when every process has come here."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
-
-
 def gather(value: Any) -> list[Any]:
   """Returns every process' value, in the order of processes.
 
@@ -97,3 +92,18 @@ def gather(value: Any) -> list[Any]:
   return [
     json.loads(row.tobytes()) for row in multihost_utils.process_allgather(mine)
   ]
+
+
+def check_same(name: str, text: str) -> None:
+  """Returns when all processes have come here with the same text.
+
+  Raises:
+    ValueError: some came with another than process 0.
+  """
+  digests = gather(hashlib.sha256(text.encode()).hexdigest())
+  others = [i for i, digest in enumerate(digests) if digest != digests[0]]
+  if others:
+    raise ValueError(
+      f"Processes {others} were given another {name} than process 0. Start "
+      "all with the same flags, but for --process_id."
+    )

@@ -102,31 +102,33 @@ class Corpora:
     Raises:
       ValueError: none; it is over a strange corpus.
     """
-    moves = self.moves()
-    if not (found := _move_of(moves, version)):
+    # Trainers ask between two steps: a file is looked for only if need be.
+    found = _move_of(self._moves, version) or _move_of(self.moves(), version)
+    if not found:
       raise ValueError(
         f"Index version {version} is over a corpus that is none of this run's: "
-        f"{[move.directory for move in moves]}."
+        f"{[move.directory for move in self._moves]}."
       )
     return found
 
-  def in_order(self, versions: Iterable[str]) -> list[str]:
-    """Returns those that may serve, in the order in which they do.
+  def rank(self, version: str) -> tuple[int, int]:
+    """Orders versions: by the last move by which one may serve, then by step.
 
-    By move, and by step within it: a corpus is left as soon as there is an
-    index of the next one, and nobody goes back.
+    So a corpus is left as soon as there is an index of the next one, and
+    nobody goes back. Raises as `move_of` does.
     """
+    return self.move_of(version).number, store.step_of(version)
+
+  def ranked(self, versions: Iterable[str]) -> list[str]:
+    """Returns those that may serve, by rank."""
     moves = self.moves()
-    ranks = {
-      (move.number, store.step_of(name)): name
-      for name in versions
-      if (move := _move_of(moves, name))
-    }
-    return [ranks[rank] for rank in sorted(ranks)]
+    serving = [name for name in versions if _move_of(moves, name)]
+    return sorted(serving, key=self.rank)
 
   def newest(self, versions: Iterable[str]) -> str | None:
-    """Returns the version to serve: the newest of the last move with any."""
-    return next(reversed(self.in_order(versions)), None)
+    """Returns the version to serve, or None if none may."""
+    ranked = self.ranked(versions)
+    return ranked[-1] if ranked else None
 
   def newest_version(self, workdir: epath.PathLike) -> str:
     """Returns the published version to serve.

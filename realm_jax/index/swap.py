@@ -95,7 +95,8 @@ def agree(standings: Sequence[Standing]) -> Standing:
   newest. All open the oldest of those, which every host sees; and they stay
   with it until it is swapped in, whatever is published meanwhile: chasing the
   newest, they might never have the same one. So a host has one version open
-  beside the one in use.
+  beside the one in use. The oldest is that of the first checkpoint: which
+  moves there were a host may not have seen yet.
 
   Args:
     standings: of all hosts, at the same step.
@@ -163,7 +164,8 @@ class IndexWatcher:
     self._opened_step, self._opened = after_step, after
     self._aimed = aimed
     self._aim = ""
-    self._listed: Sequence[str] = ()  # What may serve, as seen last.
+    # What may be opened next, as the thread saw it last; the newest last.
+    self._listed: Sequence[str] = ()
     self._ready: list[ReadyIndex] = []
     self._error: Exception | None = None
     self._changed = threading.Condition()
@@ -350,6 +352,8 @@ class IndexWatcher:
     )
     with self._changed:
       self._opened_step, self._opened = opened.step, version
+      if version in self._listed:
+        self._listed = self._listed[self._listed.index(version) + 1 :]
       kept = self._ready if self._lockstep else []
       self._ready = [*kept, ready]
       self._changed.notify_all()
@@ -377,30 +381,28 @@ class IndexWatcher:
     ]
     return due[0] if due else None
 
-  def _choose(self, published: Sequence[str]) -> str | None:
+  def _choose(self, names: Sequence[str]) -> str | None:
     """Returns the newest; where hosts must agree, what they agreed on."""
-    serving = self._corpora.in_order({*published, self._opened} - {""})
+    newer = self._newer(names)
     with self._changed:
-      self._listed = serving
-      newer = self._newer()
+      self._listed = newer
       if self._aimed:
         return self._aim if self._aim in newer else None
       return newer[-1] if newer else None
 
-  def _wanted(self) -> str:
-    """Returns the aim until it is in use, if it is there; else the newest."""
-    newer = self._newer()
-    open_now = [ready.version.version for ready in self._ready]
-    if self._aim in newer or self._aim in open_now:
-      return self._aim
-    return newer[-1] if newer else ""
-
-  def _newer(self) -> list[str]:
-    """Returns what may follow the version that was opened last, in order."""
-    known = self._opened in self._listed
-    start = self._listed.index(self._opened) + 1 if known else 0
+  def _newer(self, names: Sequence[str]) -> list[str]:
+    """Returns what may follow the version opened last, the newest last."""
+    rank = self._corpora.rank
     return [
       name
-      for name in self._listed[start:]
+      for name in self._corpora.ranked(names)
       if store.step_of(name) >= self._opened_step
+      and (not self._opened or rank(name) > rank(self._opened))
     ]
+
+  def _wanted(self) -> str:
+    """Returns the aim until it is in use, if it is there; else the newest."""
+    open_now = [ready.version.version for ready in self._ready]
+    if self._aim in self._listed or self._aim in open_now:
+      return self._aim
+    return self._listed[-1] if self._listed else ""

@@ -20,13 +20,14 @@ import psutil
 import pytest
 
 from realm_jax import checkpoints
+from realm_jax.train.metrics import METRICS_FILE
 
 CONFIG = pathlib.Path(__file__).with_name("tiny_run.py")
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE_SECONDS = 600.0
 LAST_STEP = 14
 FLAGS = (
-  "--config.batch_size=4",
+  "--config.batch_size=8",
   f"--config.num_steps={LAST_STEP}",
   "--config.checkpoint_every_steps=4",
   "--config.retrieval.num_candidates=2",
@@ -121,8 +122,10 @@ def wait_for(condition, process):
 
 
 def records(workdir):
-  lines = (workdir / "metrics.jsonl").read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  if not (workdir / METRICS_FILE).exists():
+    return []
+  lines = (workdir / METRICS_FILE).read_text().splitlines(keepends=True)
+  return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def losses(workdir):
@@ -193,11 +196,9 @@ def test_two_processes_train_and_swap_as_one_does(alone, two):
 @pytest.mark.slow
 def test_four_processes_of_two_devices_and_two_builders_do_too(data, alone):
   workdir = data / "four"
-  flags = ("--builders=2", "--config.batch_size=8")
-  one = data / "one_of_8"
-  finish(launch(data, one, 1, flags[1]), one)
-  finish(launch(data, workdir, 4, *flags, JAX_NUM_CPU_DEVICES="2"), workdir)
-  assert_same_run(workdir, one)
+  launcher = launch(data, workdir, 4, "--builders=2", JAX_NUM_CPU_DEVICES="2")
+  finish(launcher, workdir)
+  assert_same_run(workdir, alone)
   for number in (1, 2, 3):
     assert swaps_told(workdir / f"trainer-{number}.log") == swaps(workdir)
 
@@ -209,7 +210,7 @@ def test_stopped_while_it_waits_and_killed_across_a_swap_a_run_ends_the_same(
   cli = ["realm_jax.cli"]
   started += join(data, workdir, [cli, cli])
   # There is no builder: both wait for the first index.
-  wait_for((workdir / "metrics.jsonl").exists, started[0])
+  wait_for((workdir / METRICS_FILE).exists, started[0])
   started[1].send_signal(signal.SIGTERM)
   assert [process.wait(60) for process in started] == [75, 75]
   assert checkpoints.steps(workdir) == [0]
@@ -232,6 +233,38 @@ def test_stopped_while_it_waits_and_killed_across_a_swap_a_run_ends_the_same(
   jax.tree.map(
     np.testing.assert_array_equal, final_params(workdir), final_params(two)
   )
+
+
+ON_DEVICES = "--config.retrieval.backend=device"
+
+
+def test_search_on_the_devices_of_two_processes_goes_on_after_a_stop(
+  data, two, started
+):
+  workdir = data / "device"
+  launcher = launch(data, workdir, 2, ON_DEVICES)
+  started.append(launcher)
+  wait_for(lambda: len(losses(workdir)) >= 7, launcher)
+  launcher.terminate()
+  finish(launcher, workdir, code=75)
+  assert 7 <= checkpoints.newest_step(workdir) < LAST_STEP
+  finish(launch(data, workdir, 2, ON_DEVICES), workdir)
+  assert schedule(workdir) == schedule(two)
+  # Exact search, too, so the same passages.
+  jax.tree.map(
+    np.testing.assert_array_equal, final_params(workdir), final_params(two)
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["1", "8"])
+def test_search_on_the_devices_trains_as_exact_search_does(
+  data, alone, devices
+):
+  workdir = data / f"device_{devices}"
+  launcher = launch(data, workdir, 1, ON_DEVICES, JAX_NUM_CPU_DEVICES=devices)
+  finish(launcher, workdir)
+  assert_same_run(workdir, alone)
 
 
 def test_a_host_that_opens_slowly_delays_all_and_no_batch_is_mixed(
