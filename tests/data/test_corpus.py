@@ -310,6 +310,8 @@ def test_max_pieces_has_bounds(tmp_path, tiny_tokenizer):
     _build(tmp_path / "c", tiny_tokenizer, tiny_documents(), 7)
 
 
-def test_a_url_is_refused():
-  with pytest.raises(ValueError, match=r"gs://bucket/corpus is a URL.*copy it"):
+def test_a_url_is_refused(tiny_tokenizer):
+  with pytest.raises(ValueError, match="gs://bucket/corpus is a URL"):
     PassageCorpus.open("gs://bucket/corpus")
+  with pytest.raises(ValueError, match="gs://bucket/corpus is a URL"):
+    _build("gs://bucket/corpus", tiny_tokenizer, _documents("A text."))
