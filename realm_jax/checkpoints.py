@@ -24,6 +24,7 @@ from realm_jax.shapes import Params
 
 TRAINING_DONE = "TRAINING_DONE"  # Marker in the workdir: no step will follow.
 _FOLDER = "checkpoints"
+_committed: set[epath.Path] = set()  # Seen by this process.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,20 @@ class RunPosition:
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
-  """Returns the directory that holds the steps, as an absolute path."""
+  """Returns the directory that holds the steps, as an absolute path.
+
+  Raises:
+    ValueError: `workdir` is the URL of a store that cannot hold them.
+  """
   path = os.fspath(workdir)
   if not files.is_url(path):
     path = os.path.abspath(path)  # Orbax takes no other.
+  elif not path.startswith("gs://"):
+    # Orbax would write the arrays to a local folder of that name.
+    raise ValueError(
+      f"workdir={path!r} cannot hold checkpoints: of object stores, only "
+      "gs:// can. Use a path or a gs:// URL."
+    )
   return epath.Path(path) / _FOLDER
 
 
@@ -52,8 +63,15 @@ def steps(workdir: epath.PathLike) -> list[int]:
   return sorted(
     int(path.name)
     for path in root.iterdir()
-    if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path)
+    if path.name.isdigit() and _is_committed(path)
   )
+
+
+def _is_committed(path: epath.Path) -> bool:
+  # Orbax asks a store several times a step, and the answer stays yes.
+  if path not in _committed and ocp.utils.is_checkpoint_finalized(path):
+    _committed.add(path)
+  return path in _committed
 
 
 def newest_step(workdir: epath.PathLike) -> int:

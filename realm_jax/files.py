@@ -17,8 +17,10 @@ from etils import epath
 import fsspec
 
 # Who polls for what others write must not be answered from what this process
-# saw before.
-fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+# saw before. The other option is epath's, so that there is one client.
+fsspec.config.conf.setdefault("gs", {}).update(
+  use_listings_cache=False, finalize_on_close=True
+)
 # TensorFlow, where it is installed, has a client of its own, with caches.
 os.environ.setdefault("EPATH_USE_TF", "false")
 

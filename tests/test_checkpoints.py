@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,16 @@ def test_another_architecture_is_refused_naming_the_array(tmp_path):
     wider = abstract(some_state(width=5))
     with pytest.raises(ValueError, match=r"kernel: \(3, 4\) there, \(3, 5\)"):
       writer.restore_newest(wider)
+
+
+def test_a_store_that_cannot_hold_checkpoints_is_refused():
+  with pytest.raises(ValueError, match=r"s3://bucket/run.*only gs://"):
+    checkpoints.steps("s3://bucket/run")
+
+
+def test_a_step_says_when_it_was_committed(tmp_path):
+  before = time.time()
+  with CheckpointWriter(tmp_path, keep=1) as writer:
+    state = {"params": {"retriever": {"scale": np.ones(2)}}}
+    writer.save(5, state, RunPosition(data_state={}))
+  assert before < checkpoints.committed_at(tmp_path, 5) < time.time()

@@ -26,12 +26,12 @@ from array_record.python import array_record_module
 from jaxtyping import Int, Int32, UInt64
 import numpy as np
 
-from realm_jax import files
 from realm_jax.data.corpus_writer import (
   FORMAT,
   MANIFEST,
   CorpusWriter,
   StoredPassage,
+  corpus_folder,
   uid_hash,
 )
 from realm_jax.data.passages import add_document, encode_documents
@@ -63,12 +63,7 @@ class PassageCorpus:
 
   def __init__(self, directory: str | os.PathLike[str]) -> None:
     """Maps the arrays; `open` is the name to call it by."""
-    if files.is_url(directory):
-      raise ValueError(
-        f"The corpus {os.fspath(directory)} is a URL. A corpus is "
-        "memory-mapped: copy it to a disk of each host, and give its path."
-      )
-    self.directory = pathlib.Path(directory)
+    self.directory = corpus_folder(directory)
     manifest = _read_manifest(self.directory)
     self.fingerprint: str = manifest["fingerprint"]
     self.tokenizer_fingerprint: str = manifest["tokenizer_fingerprint"]
@@ -266,7 +261,8 @@ def build_corpus(
   if not 8 <= max_pieces < 1 << 16:
     raise ValueError(f"max_pieces must be in 8..65535, got {max_pieces}.")
   counts = {"num_documents": 0, "num_empty": 0, "num_repeated": 0}
-  with CorpusWriter(pathlib.Path(directory), tokenizer, max_pieces) as writer:
+  path = corpus_folder(directory)
+  with CorpusWriter(path, tokenizer, max_pieces) as writer:
     for batch in encode_documents(documents, tokenizer):
       for encoded in batch:
         counts["num_documents"] += 1

@@ -15,14 +15,13 @@ prepared in that order, and undoing replacements gives back the fingerprint.
 import dataclasses
 import itertools
 import os
-import pathlib
 from typing import Any
 
 from jaxtyping import Int64, UInt64
 import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.corpus_writer import CorpusWriter, uid_hash
+from realm_jax.data.corpus_writer import CorpusWriter, corpus_folder, uid_hash
 from realm_jax.data.jsonl import JsonLines
 from realm_jax.data.passages import (
   EncodedDocument,
@@ -152,7 +151,7 @@ def apply_edits(
   documents = (_document(edits.lines, number) for number in numbers)
   batches = encode_documents(documents, tokenizer)
   encoded = itertools.chain.from_iterable(batches)
-  path = pathlib.Path(directory)
+  path = corpus_folder(directory)
   with CorpusWriter(path, tokenizer, corpus.max_pieces) as writer:
     end = 0
     for row in sorted([*in_place, *edits.removed]):

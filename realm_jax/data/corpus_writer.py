@@ -15,11 +15,26 @@ from array_record.python import array_record_module
 from jaxtyping import Int32
 import numpy as np
 
+from realm_jax import files
 from realm_jax.data.records import Passage
 from realm_jax.data.tokenize import Tokenizer
 
 FORMAT = 2
 MANIFEST = "MANIFEST.json"
+
+
+def corpus_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns a corpus' directory as a path.
+
+  Raises:
+    ValueError: it is a URL.
+  """
+  if files.is_url(directory):
+    raise ValueError(
+      f"The corpus {os.fspath(directory)} is a URL, and a corpus is "
+      "memory-mapped: keep it on a disk of each host, and give its path."
+    )
+  return pathlib.Path(directory)
 
 
 def uid_hash(uid: str) -> int:

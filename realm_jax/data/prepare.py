@@ -18,6 +18,7 @@ from realm_jax.data.corpus_edits import (
   read_edits,
   unchanged_rows,
 )
+from realm_jax.data.corpus_writer import corpus_folder
 from realm_jax.data.sources import read_documents
 from realm_jax.data.tokenize import (
   TOKENIZER_FILE,
@@ -101,7 +102,7 @@ def edit_corpus(*, corpus: str, edits: str, output: str) -> None:
 
 
 def _check_free(output: str) -> None:
-  if pathlib.Path(output).exists():
+  if corpus_folder(output).exists():
     raise FileExistsError(
       f"{output} exists, and a corpus is final: remove it, or choose another "
       "name."

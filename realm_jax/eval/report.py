@@ -17,6 +17,7 @@ from realm_jax.data.corpus import PassageCorpus
 from realm_jax.eval import plots, predictions, report_examples
 from realm_jax.eval.evaluate import EVALUATION_FOLDER, evaluate
 from realm_jax.eval.metrics_file import Series, read_metrics, read_objects
+from realm_jax.index import store
 from realm_jax.index.corpora import read_moves
 from realm_jax.train.metrics import METRICS_FILE
 
@@ -144,9 +145,7 @@ def _facts(
     facts["Candidates"] = f"{run.retrieval.num_candidates} with the null one"
   if run.stage in ("realm", "openqa"):
     facts["Refresh"] = _describe_refresh(run.refresh)
-  versions = sorted(
-    path.parent.name for path in (root / "index").glob("*/MANIFEST.json")
-  )
+  versions = store.list_versions(root)
   if versions:
     facts["Index versions there"] = f"{len(versions)}, newest {versions[-1]}"
   if "swap/first_step" in metrics:

@@ -60,7 +60,7 @@ class Leases:
     self._thread.join()
     for path in list(self._held):
       try:
-        path.unlink(missing_ok=True)
+        _remove(path)
       except Exception as error:
         # A store's client works no more when the interpreter shuts down.
         _log.info("Lease %s is left to expire: %s", path, error)
@@ -96,7 +96,7 @@ class Leases:
       self._held[path] -= 1
       if self._held[path] <= 0:
         del self._held[path]
-        path.unlink(missing_ok=True)
+        _remove(path)
 
   def drop_soon(self, path: epath.Path) -> None:
     """As `drop`, on the renewing thread.
@@ -196,7 +196,7 @@ class LeaseObserver:
     """Deletes the leases in `folder` whose holders are dead."""
     for path in _leases(folder):
       if not self._is_live(path):
-        path.unlink(missing_ok=True)
+        _remove(path)
         self._seen.pop(path, None)
 
   def _is_live(self, path: epath.Path) -> bool:
@@ -210,6 +210,13 @@ class LeaseObserver:
       self._seen[path] = (content, now)
       since = now
     return not _known_dead(content) and now - since < self._expiry_seconds
+
+
+def _remove(path: epath.Path) -> None:
+  path.unlink(missing_ok=True)
+  if not files.is_url(path):
+    with contextlib.suppress(OSError):  # Others hold leases there.
+      os.rmdir(path.parent)
 
 
 def _leases(folder: epath.PathLike) -> list[epath.Path]:

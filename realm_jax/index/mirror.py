@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import fcntl
 import functools
-import os
 import pathlib
 import shutil
 
@@ -110,9 +109,7 @@ def _remove_unused() -> None:
       readers = files.cache() / "readers" / copy.name
       _observer().clear_dead(readers)
       if not _observer().live(readers):
-        shutil.rmtree(copy)
-        with contextlib.suppress(OSError):  # Taken in use just now.
-          os.rmdir(readers)
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 @functools.cache

@@ -2,9 +2,7 @@
 """Which versions stay: the newest, and those that a run or a reader needs."""
 
 from collections.abc import Collection
-import contextlib
 import logging
-import os
 
 from etils import epath
 
@@ -98,6 +96,4 @@ def prune(
   ]
   for version in doomed:
     drafts.discard(index_folder(workdir) / version)
-    with contextlib.suppress(OSError):  # Absent, or not empty.
-      os.rmdir(readers_folder(workdir, version))
   return doomed

@@ -7,6 +7,7 @@ those of passages that both have are copied.
 """
 
 from collections.abc import Callable
+import logging
 
 from etils import epath
 from jaxtyping import Float32, Int
@@ -18,6 +19,7 @@ from realm_jax.index import mirror, store
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.manifest import Manifest, StoredFile
 
+_log = logging.getLogger(__name__)
 PASSAGES_FILE = "passages.npy"  # u64[N]: a hash of what was embedded.
 
 
@@ -73,8 +75,10 @@ def known_vectors(
         # What is mapped stays readable when its file is removed.
         embeddings = store.open_embeddings(local, manifest)
         hashes = np.load(local / PASSAGES_FILE)
-    except FileNotFoundError:
-      continue  # Pruned just now.
+    except (FileNotFoundError, ValueError) as error:
+      # Pruned just now, or damaged.
+      _log.info("Vectors of %s are not copied: %s", version, error)
+      continue
     rows = unchanged_rows(hashes, corpus.passage_hashes)
     return KnownVectors(version, embeddings, rows)
   return None

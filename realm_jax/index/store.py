@@ -8,7 +8,7 @@
                  /readers/<version>/…                 leases of who has it open
 
 A directory without a manifest is not there for readers. `drafts` and
-`publish` write.
+`publish` write. Where the workdir is a URL, `mirror` has the files.
 """
 
 from collections.abc import Iterable

@@ -308,3 +308,10 @@ def test_another_format_is_refused(tmp_path, tiny_tokenizer):
 def test_max_pieces_has_bounds(tmp_path, tiny_tokenizer):
   with pytest.raises(ValueError, match=r"8\.\.65535, got 7"):
     _build(tmp_path / "c", tiny_tokenizer, tiny_documents(), 7)
+
+
+def test_a_url_is_refused(tiny_tokenizer):
+  with pytest.raises(ValueError, match="gs://bucket/corpus is a URL"):
+    PassageCorpus.open("gs://bucket/corpus")
+  with pytest.raises(ValueError, match="gs://bucket/corpus is a URL"):
+    _build("gs://bucket/corpus", tiny_tokenizer, _documents("A text."))

@@ -30,6 +30,13 @@ def foreign(folder, holder="other", beat=0):
   (folder / f"{holder}.json").write_text(json.dumps(content))
 
 
+def wait_until(condition):
+  deadline = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
 def test_a_lease_is_there_while_it_is_held(tmp_path):
   with Leases() as mine:
     path = mine.take(tmp_path / "shard")
@@ -39,17 +46,14 @@ def test_a_lease_is_there_while_it_is_held(tmp_path):
     mine.drop(path)
     assert other.live(tmp_path / "shard") == []
     mine.take(tmp_path / "shard")
-  assert list((tmp_path / "shard").iterdir()) == []
+  assert not (tmp_path / "shard").exists()
 
 
 def test_a_holder_renews_what_it_holds(tmp_path, fast):
   with Leases() as mine:
     path = mine.take(tmp_path)
     before = path.read_text()
-    deadline = time.monotonic() + 60
-    while path.read_text() in ("", before):
-      assert time.monotonic() < deadline
-      time.sleep(0.01)
+    wait_until(lambda: path.read_text() not in ("", before))
 
 
 def test_a_lease_that_does_not_change_expires(tmp_path, clock):
@@ -86,7 +90,7 @@ def test_a_process_of_this_machine_that_is_gone_is_seen_at_once(tmp_path):
   observer = LeaseObserver()
   assert observer.live(tmp_path) == []
   observer.clear_dead(tmp_path)
-  assert list(tmp_path.iterdir()) == []
+  assert not tmp_path.exists()
 
 
 def test_a_half_written_lease_counts_as_alive(tmp_path):
@@ -101,3 +105,26 @@ def test_a_lease_on_what_was_deleted_is_forgotten(tmp_path, fast):
     path.parent.rmdir()
     time.sleep(0.1)
     assert not path.parent.exists()
+
+
+def test_a_renewal_that_fails_is_tried_again(tmp_path, fast, caplog):
+  folder = tmp_path / "shard"
+  with Leases() as mine:
+    path = mine.take(folder)
+    folder.rename(tmp_path / "away")
+    folder.touch()  # Nothing can be written below a file.
+    wait_until(lambda: "could not be renewed" in caplog.text)
+    folder.unlink()
+    (tmp_path / "away").rename(folder)
+    before = path.read_text()
+    wait_until(lambda: path.read_text() not in ("", before))
+
+
+def test_a_lease_taken_twice_is_dropped_twice(tmp_path):
+  with Leases() as mine:
+    path = mine.take(tmp_path)
+    assert mine.take(tmp_path) == path
+    mine.drop(path)
+    assert path.exists()
+    mine.drop_soon(path)
+    wait_until(lambda: not path.exists())

@@ -3,6 +3,8 @@
 
 import dataclasses
 import gc
+import subprocess
+import sys
 import time
 
 from etils import epath
@@ -134,6 +136,40 @@ def test_a_host_fetches_a_version_once(url, run, corpus, tmp_path, monkeypatch):
   (mirror.folder(directory_of(url, version)) / fetched[1]).unlink()
   store.open_version(url, version, run, corpus)
   assert fetched[2:] == fetched[1:2]
+
+
+_FETCHING = """
+import sys
+from realm_jax import files
+from realm_jax.index import mirror
+from realm_jax.index.manifest import Manifest
+
+download = files.download
+def counted(source, path):
+  print(source.name, flush=True)
+  download(source, path)
+files.download = counted
+with mirror.in_use(sys.argv[1]):
+  manifest = Manifest.read(sys.argv[1])
+  mirror.fetch(sys.argv[1], manifest.files, checksums=True)
+  assert len(list(mirror.folder(sys.argv[1]).rglob("*.npy"))) == 60
+"""
+
+
+def test_processes_of_a_host_fetch_each_file_once(
+  url, corpus, tmp_path, monkeypatch
+):
+  version = publish(url, 20, corpus, shard_passages=1)
+  monkeypatch.setenv("REALM_CACHE", str(tmp_path / "another host"))
+  command = [sys.executable, "-c", _FETCHING, str(directory_of(url, version))]
+  processes = [
+    subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for _ in range(2)
+  ]
+  fetched = [process.communicate()[0].split() for process in processes]
+  assert [process.returncode for process in processes] == [0, 0]
+  assert len({*fetched[0], *fetched[1]}) == 61
+  assert len(fetched[0]) + len(fetched[1]) == 61
 
 
 def test_copies_that_nobody_uses_go_when_another_is_used(
