@@ -251,3 +251,30 @@ def test_listed_steps_take_effect_as_the_policy_says(make_versions, policy):
     (10 + late, name(10)),
     (50 + late, name(50)),
   ]
+
+
+def test_a_version_serves_once_every_host_has_it_open(
+  make_versions, monkeypatch
+):
+  opened = make_versions("async", entries=((0, name(0)),))
+  opened.plan(0)
+  others = ["", name(0), name(10)]
+  monkeypatch.setattr(
+    versions.hosts,
+    "gather",
+    lambda mine: [mine, [False, "", others.pop(0)]],
+  )
+  ToldWatcher.newest = 10
+  planned = [opened.plan(step) for step in (5, 6, 7)]
+  assert planned == [name(0), name(0), name(10)]
+
+
+def test_a_stop_of_any_host_ends_the_wait_of_all(make_versions, monkeypatch):
+  opened = make_versions(
+    "async", entries=((0, name(0)),), max_staleness_steps=13
+  )
+  monkeypatch.setattr(
+    versions.hosts, "gather", lambda mine: [mine, [True, "", ""]]
+  )
+  with pytest.raises(Stopped):
+    opened.plan(14)
