@@ -235,9 +235,14 @@ class _Builder:
     clock = _Clock()
     plan, retriever = self._plan(step, version)
     clock.lap("restore")
-    draft = drafts.begin(
-      self._directory(version), plan, retriever, self._leases, self._observer
-    )
+    directory = self._directory(version)
+    try:
+      draft = drafts.begin(
+        directory, plan, retriever, self._leases, self._observer
+      )
+    except FileExistsError:
+      _log.info("Index version %s was published meanwhile", version)
+      return []
     try:
       with mirror.in_use(draft.directory):
         manifest = self._make(draft, retriever, clock)

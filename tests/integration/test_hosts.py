@@ -40,6 +40,8 @@ FLAGS = (
   "--config.embedder.bert.dropout=0.0",
   "--config.embedder.bert.attention_dropout=0.0",
 )
+# Exact search as well, so that a batch gets the same passages.
+ON_DEVICES = "--config.retrieval.backend=device"
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +166,14 @@ def assert_same_run(workdir, wanted):
   """That two runs differ by rounding alone."""
   assert schedule(workdir) == schedule(wanted)
   np.testing.assert_allclose(losses(workdir), losses(wanted), rtol=2e-3)
-  jax.tree.map(
-    lambda left, right: np.testing.assert_allclose(
-      left, right, rtol=2e-2, atol=2e-3
-    ),
-    final_params(workdir),
-    final_params(wanted),
-  )
+  found, params = flat(final_params(workdir)), flat(final_params(wanted))
+  # As a whole: where a gradient is all but zero, Adam makes steps of rounding.
+  off = np.linalg.norm(found - params) / np.linalg.norm(params)
+  assert off < 5e-3
+
+
+def flat(params):
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
 
 
 @pytest.fixture(scope="module")
@@ -206,16 +209,13 @@ def test_four_processes_of_two_devices_and_two_builders_do_too(data, alone):
 def test_stopped_while_it_waits_and_killed_across_a_swap_a_run_ends_the_same(
   data, two, started
 ):
+  """Searching on the devices, what is more."""
   workdir = data / "disturbed"
   cli = ["realm_jax.cli"]
-  started += join(data, workdir, [cli, cli])
-  # There is no builder: both wait for the first index.
-  wait_for((workdir / METRICS_FILE).exists, started[0])
-  started[1].send_signal(signal.SIGTERM)
-  assert [process.wait(60) for process in started] == [75, 75]
-  assert checkpoints.steps(workdir) == [0]
+  started += join(data, workdir, [cli, cli], ON_DEVICES)
+  stop_while_waiting(*started, workdir)
 
-  launcher = launch(data, workdir, 2)
+  launcher = launch(data, workdir, 2, ON_DEVICES)
   started.append(launcher)
   wait_for(lambda: len(losses(workdir)) >= 8, launcher)
   [victim] = [
@@ -228,16 +228,26 @@ def test_stopped_while_it_waits_and_killed_across_a_swap_a_run_ends_the_same(
   assert "Trainer 1 ended" in workdir.with_suffix(".log").read_text()
   assert checkpoints.newest_step(workdir) < LAST_STEP
 
-  finish(launch(data, workdir, 2), workdir)
+  finish(launch(data, workdir, 2, ON_DEVICES), workdir)
   assert schedule(workdir) == schedule(two)
   jax.tree.map(
     np.testing.assert_array_equal, final_params(workdir), final_params(two)
   )
 
 
-ON_DEVICES = "--config.retrieval.backend=device"
+def stop_while_waiting(first, second, workdir):
+  """Stops a group that has no builder: both wait for the first index."""
+  wait_for((workdir / METRICS_FILE).exists, first)
+  time.sleep(1.0)
+  second.send_signal(signal.SIGTERM)  # The other is told.
+  assert [process.wait(PATIENCE_SECONDS) for process in (first, second)] == [
+    75,
+    75,
+  ]
+  assert checkpoints.steps(workdir) == [0]
 
 
+@pytest.mark.slow
 def test_search_on_the_devices_of_two_processes_goes_on_after_a_stop(
   data, two, started
 ):
@@ -250,7 +260,6 @@ def test_search_on_the_devices_of_two_processes_goes_on_after_a_stop(
   assert 7 <= checkpoints.newest_step(workdir) < LAST_STEP
   finish(launch(data, workdir, 2, ON_DEVICES), workdir)
   assert schedule(workdir) == schedule(two)
-  # Exact search, too, so the same passages.
   jax.tree.map(
     np.testing.assert_array_equal, final_params(workdir), final_params(two)
   )
@@ -278,15 +287,19 @@ def test_a_host_that_opens_slowly_delays_all_and_no_batch_is_mixed(
     "--config.refresh.policy=async",
     "--config.refresh.max_staleness_steps=5",
   ]
-  started += join(data, workdir, [[script, "0"], [script, "2"]], *flags)
+  modules = [[script, "0"], [script, "2"]]
+  stopped = join(data, workdir, modules, *flags)
+  started += stopped
+  stop_while_waiting(*stopped, workdir)
+  trainers = join(data, workdir, modules, *flags)
   builder = start(
     workdir.with_suffix(".log"),
     ["realm_jax.cli", "build-index"],
     f"--workdir={workdir}",
     "--watch",
   )
-  started.append(builder)
-  for process in started:
+  started += [*trainers, builder]
+  for process in (*trainers, builder):
     finish(process, workdir)
 
   logs = [data / f"slow-{number}.log" for number in range(2)]

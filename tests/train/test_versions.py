@@ -318,3 +318,30 @@ def test_a_swap_to_another_corpus_says_so(make_versions, move, policy):
   assert swap.scalars()["swap/num_passages"] == 40.0
   assert "over corpus 1, the 40 passages of next" in swap.describe()
   assert list(opened.schedule.entries) == [(0, name(0)), (5, moved(0))]
+
+
+def test_a_version_serves_once_every_host_has_it_open(
+  make_versions, monkeypatch
+):
+  opened = make_versions("async", entries=((0, name(0)),))
+  opened.plan(0)
+  others = ["", name(0), name(10)]
+  monkeypatch.setattr(
+    versions.hosts,
+    "gather",
+    lambda mine: [mine, [False, "", others.pop(0)]],
+  )
+  ToldWatcher.newest = 10
+  planned = [opened.plan(step) for step in (5, 6, 7)]
+  assert planned == [name(0), name(0), name(10)]
+
+
+def test_a_stop_of_any_host_ends_the_wait_of_all(make_versions, monkeypatch):
+  opened = make_versions(
+    "async", entries=((0, name(0)),), max_staleness_steps=13
+  )
+  monkeypatch.setattr(
+    versions.hosts, "gather", lambda mine: [mine, [True, "", ""]]
+  )
+  with pytest.raises(Stopped):
+    opened.plan(14)
