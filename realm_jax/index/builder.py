@@ -24,7 +24,7 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.index import drafts, publish, retention, store
+from realm_jax.index import damage, drafts, publish, retention, store
 from realm_jax.index.drafts import Draft, DraftPlan
 from realm_jax.index.embed import CorpusEmbedder
 from realm_jax.index.embeddings import Embeddings
@@ -58,6 +58,7 @@ def build_index(
 ) -> list[str]:
   """Builds the newest checkpoint's index, or with `watch` one after another.
 
+  A version that a reader found damaged is made anew before any other.
   `watch` follows refresh.policy: under lockstep every refresh checkpoint, in
   order; under async the newest that there is; under never the first; always
   the last one of a finished run, and then it ends.
@@ -91,7 +92,10 @@ def build_index(
     builder = _Builder(workdir, run, corpus, leases, poll_seconds)
     if watch:
       return _watch(builder, poll_seconds)
-    return builder.build(checkpoints.newest_step(workdir))
+    step = builder.step_to_mend()
+    if step is None:
+      step = checkpoints.newest_step(workdir)
+    return builder.build(step)
 
 
 def _wait_for_config(workdir: epath.PathLike, poll_seconds: float) -> None:
@@ -119,6 +123,8 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
     done = builder.training_done()
     step = builder.step_in_work()
     if step is None:
+      step = builder.step_to_mend()
+    if step is None:
       step = next_step(
         checkpoints.steps(builder.workdir),
         builder.handled_steps(),
@@ -135,6 +141,7 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
           raise
         _log.info("Checkpoint %d went while it was read", step)
     elif done:
+      builder.clean()  # The trainer deletes no more checkpoints.
       builder.check_last()
       return published
     else:
@@ -191,6 +198,28 @@ class _Builder:
         return step
     return None
 
+  def step_to_mend(self) -> int | None:
+    """Returns the step of a version that a reader found damaged, if any is.
+
+    It is a draft again then, unless it proved to be sound.
+    """
+    reported = damage.list_reported(store.index_folder(self.workdir))
+    for version in store.of_corpus(reported, self._corpus.fingerprint):
+      directory, step = self._directory(version), store.step_of(version)
+      if reason := damage.withdraw(directory):
+        _log.warning("Index version %s is made anew: %s", version, reason)
+      if not (directory / MANIFEST).exists() and self.has(step):
+        return step
+      damage.clear(directory)
+      _log.warning(
+        "Index version %s, which a reader found damaged, %s",
+        version,
+        "is sound here"
+        if (directory / MANIFEST).exists()
+        else "cannot be made anew: its checkpoint is gone",
+      )
+    return None
+
   def check_last(self) -> None:
     """Raises VersionRefused if the last version failed its checks."""
     for step in self.handled_steps()[-1:]:
@@ -212,23 +241,27 @@ class _Builder:
     clock = _Clock()
     plan, retriever = self._plan(step, version)
     clock.lap("restore")
-    draft = drafts.begin(
-      self._directory(version), plan, retriever, self._leases, self._observer
-    )
+    directory = self._directory(version)
     try:
+      draft = drafts.begin(
+        directory, plan, retriever, self._leases, self._observer
+      )
       manifest = self._make(draft, retriever, clock)
     except VersionRefused as refused:
-      publish.refuse(draft.directory, str(refused), refused.checks)
+      publish.refuse(directory, str(refused), refused.checks)
       raise
     except FileNotFoundError:
       if self.handled_steps()[-1:] <= [step]:
         raise
       _log.info("Index version %s was overtaken by a newer one", version)
       return []
+    except FileExistsError:
+      manifest = None  # Another was faster than the look at what there is.
     except Exception:
-      draft.abandon()  # A full disk gets its space back.
+      # A full disk gets its space back.
+      Draft(directory, plan, self._leases, self._observer).abandon()
       raise
-    self._prune()
+    self.clean()
     if manifest is None:
       return []
     seconds = manifest.phase_seconds.items()
@@ -354,7 +387,6 @@ class _Builder:
       drafts.discard(folder)  # Another builder was as fast.
       return None
     publish.publish(directory, manifest)
-    draft.tidy(keep={MANIFEST, *(file.path for file in manifest.files)})
     return manifest
 
   def _restore(self, step: int) -> tuple[Params, float]:
@@ -414,10 +446,13 @@ class _Builder:
     index.save(folder)
     return dataclasses.asdict(index.parameters)
 
-  def _prune(self) -> None:
+  def clean(self) -> None:
+    """Removes what nobody needs: files, and whole versions."""
+    for version in store.list_versions(self.workdir, self._corpus):
+      drafts.tidy(self._directory(version), self._observer)
     needed = retention.needed_by_checkpoints(self.workdir)
     if needed is None:
-      return  # The next version prunes again.
+      return  # The next time it does.
     keep = self.run.refresh.keep_versions
     for version in retention.prune(
       self.workdir, self._corpus, keep, needed, self._observer

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import os
 import pathlib
 import shutil
 
@@ -29,6 +30,7 @@ import safetensors.numpy
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import (
   MANIFEST,
+  Manifest,
   StoredFile,
   check_files,
   describe_file,
@@ -166,21 +168,6 @@ class Draft:
     if not is_live(self.directory, self._observer, but=self._leases.holder):
       discard(self.directory)
 
-  def tidy(self, keep: set[str]) -> None:
-    """Removes what building left, once the version is published.
-
-    Args:
-      keep: the manifest and its files.
-    """
-    if self._others(self._lease_folder(_FINISH)):
-      return  # It is finishing, too, and removes its own files.
-    for path in sorted(self.directory.rglob("*"), reverse=True):
-      if path.is_dir():
-        with contextlib.suppress(OSError):  # Not empty: it is of use.
-          path.rmdir()
-      elif path.relative_to(self.directory).as_posix() not in keep:
-        path.unlink(missing_ok=True)
-
   def _committed(self) -> dict[int, StoredFile]:
     found: dict[int, StoredFile] = {}
     for path in sorted((self.directory / "shards").glob("*.json")):
@@ -261,6 +248,28 @@ def is_live(
   """Whether a living builder, `but` one, is at work on the draft."""
   folders = (directory / "leases").glob("*")
   return any(observer.live(folder, but=but) for folder in folders)
+
+
+def tidy(directory: pathlib.Path, observer: LeaseObserver) -> None:
+  """Removes what building left in a published version.
+
+  Nothing while a living builder is at work there, if only since it has not
+  seen yet that the version is published.
+  """
+  if is_live(directory, observer):
+    return
+  try:
+    manifest = Manifest.read(directory)
+  except (FileNotFoundError, ValueError):
+    return  # Pruned just now, or damaged: for others to find.
+  keep = {MANIFEST, *(file.path for file in manifest.files)}
+  # `walk` passes over what another builder removes meanwhile.
+  for top, _, names in os.walk(directory, topdown=False):
+    for path in (pathlib.Path(top, name) for name in names):
+      if path.relative_to(directory).as_posix() not in keep:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # Not empty: it is of use.
+      os.rmdir(top)
 
 
 def discard(directory: pathlib.Path) -> None:

@@ -65,7 +65,7 @@ class Manifest:
 
     Raises:
       FileNotFoundError: there is none, so the version is not published.
-      ValueError: it is malformed, or of another format.
+      ValueError: it is malformed, of another format or of another version.
     """
     path = directory / MANIFEST
     try:
@@ -74,13 +74,15 @@ class Manifest:
         raise ValueError(
           f"format {raw['format']}, and this program reads {_FORMAT}"
         )
+      if raw["version"] != directory.name:
+        raise ValueError(f"it is of version {raw['version']}")
       raw["files"] = tuple(StoredFile(**file) for file in raw["files"])
       raw["shards"] = tuple(raw["shards"])
       return cls(**raw)
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
-        f"{path} is not a manifest that can be read ({error!r}). Delete "
-        f"{directory} and build it again with `realm build-index`."
+        f"{path} is not a manifest that can be read ({error!r}). `realm "
+        "build-index` makes the version anew."
       ) from error
 
 
@@ -147,7 +149,7 @@ def check_files(
       continue
     raise ValueError(
       f"{path} is damaged: {found}, where the manifest says {expected}. "
-      f"Delete {directory} and build it again with `realm build-index`."
+      "`realm build-index` makes the version anew."
     )
 
 

@@ -12,13 +12,14 @@ import pathlib
 from etils import epath
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index import drafts
+from realm_jax.index import damage, drafts
 from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.store import (
   index_folder,
   list_versions,
   of_corpus,
   step_of,
+  version_name,
 )
 
 _REFUSED = ".refused.json"
@@ -32,6 +33,9 @@ def check_newest(
   Readers take the newest, and must never go back.
   """
   versions = of_corpus(list_versions(workdir), corpus_fingerprint)
+  version = version_name(step, corpus_fingerprint)
+  if damage.is_reported(index_folder(workdir) / version):
+    return  # It is made anew.
   if versions and step_of(versions[-1]) > step:
     raise ValueError(
       f"The index of checkpoint {step} comes too late: {versions[-1]} is "
@@ -52,6 +56,7 @@ def publish(directory: pathlib.Path, manifest: Manifest) -> None:
   draft.write_text(manifest.dumps(), encoding="utf-8")
   os.replace(draft, directory / MANIFEST)
   _refusal_path(workdir, manifest.version).unlink(missing_ok=True)
+  damage.clear(directory)
 
 
 def refuse(
@@ -59,6 +64,7 @@ def refuse(
 ) -> None:
   """Removes a draft that failed its checks, and keeps the evidence."""
   drafts.discard(directory)
+  damage.clear(directory)
   text = json.dumps({"reason": reason, "checks": checks}, indent=2)
   path = _refusal_path(directory.parent.parent, directory.name)
   path.write_text(text, encoding="utf-8")

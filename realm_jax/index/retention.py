@@ -2,6 +2,7 @@
 """Which versions stay: the newest, and those that a run or a reader needs."""
 
 from collections.abc import Collection
+import contextlib
 import logging
 
 from etils import epath
@@ -88,4 +89,13 @@ def prune(
   ]
   for version in doomed:
     drafts.discard(index_folder(workdir) / version)
+  _clear_readers(workdir, observer)
   return doomed
+
+
+def _clear_readers(workdir: epath.PathLike, observer: LeaseObserver) -> None:
+  """Removes what readers left that were killed."""
+  for folder in (index_folder(workdir) / "readers").glob("*"):
+    observer.clear_dead(folder)
+    with contextlib.suppress(OSError):  # Not empty: it is being read.
+      folder.rmdir()

@@ -14,9 +14,9 @@ import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.corpus_edits import unchanged_rows
-from realm_jax.index import store
+from realm_jax.index import damage, store
 from realm_jax.index.embeddings import Embeddings
-from realm_jax.index.manifest import Manifest
+from realm_jax.index.manifest import Manifest, check_files
 
 PASSAGES_FILE = "passages.npy"  # u64[N]: a hash of what was embedded.
 
@@ -64,13 +64,18 @@ def known_vectors(
   for version in reversed(store.list_versions(workdir)):
     directory = store.index_folder(workdir) / version
     try:
-      manifest = Manifest.read(directory)
-      if manifest.embedder_hash != embedder_hash:
-        continue
+      with damage.reporting(directory):
+        manifest = Manifest.read(directory)
+        if manifest.embedder_hash != embedder_hash:
+          continue
+        # What is copied must be what was published.
+        copied = {*manifest.shards, PASSAGES_FILE}
+        files = [file for file in manifest.files if file.path in copied]
+        check_files(directory, files, checksums=True)
       embeddings = store.open_embeddings(directory, manifest)
       hashes = np.load(directory / PASSAGES_FILE)
-    except FileNotFoundError:
-      continue  # Pruned just now.
+    except (FileNotFoundError, damage.VersionDamaged):
+      continue  # Pruned just now, or of no use.
     rows = unchanged_rows(hashes, corpus.passage_hashes)
     return KnownVectors(version, embeddings, rows)
   return None

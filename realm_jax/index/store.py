@@ -28,6 +28,7 @@ import numpy as np
 from realm_jax import sharding
 from realm_jax.config import RetrievalConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index import damage
 from realm_jax.index.device import DeviceIndex
 from realm_jax.index.drafts import read_params
 from realm_jax.index.embeddings import Embeddings
@@ -155,8 +156,9 @@ def open_version(
 
   Raises:
     FileNotFoundError: it is not published, or was pruned.
-    ValueError: it is of another corpus, tokenizer or D, or damaged; the
-      message has both values.
+    ValueError: it is of another corpus, tokenizer or D; the message has both
+      values.
+    VersionDamaged: its files are not what was published.
   """
   directory = index_folder(workdir) / version
   if not (directory / MANIFEST).exists():
@@ -168,10 +170,11 @@ def open_version(
     # Before anything is read: what is half read must not be deleted either.
     release = _hold(readers_folder(workdir, version))
     stack.callback(release)
-    manifest = Manifest.read(directory)
+    with damage.reporting(directory):
+      manifest = Manifest.read(directory)
+      total = sum(file.num_bytes for file in manifest.files)
+      check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
     _check_belongs(manifest, run, corpus)
-    total = sum(file.num_bytes for file in manifest.files)
-    check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
     opened = open_files(directory, manifest, run.retrieval)
     stack.pop_all()
   weakref.finalize(opened, release)
@@ -236,10 +239,14 @@ def open_files(
 
 
 def verify_checksums(workdir: epath.PathLike, version: str) -> None:
-  """Reads every file of a version; raises ValueError where one is damaged."""
+  """Reads every file of a version.
+
+  Raises:
+    VersionDamaged: a file is not what was published.
+  """
   directory = index_folder(workdir) / version
-  manifest = Manifest.read(directory)
-  check_files(directory, manifest.files, checksums=True)
+  with damage.reporting(directory):
+    damage.check(directory)
 
 
 def _check_belongs(

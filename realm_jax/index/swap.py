@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import logging
 import os
+import pathlib
 import threading
 import time
 
@@ -20,7 +21,7 @@ import numpy as np
 from realm_jax import checkpoints
 from realm_jax.config import RefreshConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index import publish, store
+from realm_jax.index import damage, publish, store
 from realm_jax.index.policy import next_step
 from realm_jax.index.store import IndexVersion
 from realm_jax.index.verify import VersionRefused
@@ -304,13 +305,16 @@ class IndexWatcher:
   def _open_next(self) -> bool:
     """Opens a version if one is due; returns whether one was."""
     version = self._next_version()
-    if version is None:
+    if version is None or damage.is_reported(self._directory(version)):
       return False
     started = time.monotonic()
     try:
       opened = store.open_version(
         self._workdir, version, self._run, self._corpus
       )
+    except damage.VersionDamaged as error:
+      _log.warning("Index version %s waits for a builder: %s", version, error)
+      return False
     except (FileNotFoundError, ValueError):
       if version in self._published():
         raise
@@ -327,6 +331,9 @@ class IndexWatcher:
       self._ready = [*kept, ready]
       self._changed.notify_all()
     return True
+
+  def _directory(self, version: str) -> pathlib.Path:
+    return store.index_folder(self._workdir) / version
 
   @property
   def _lockstep(self) -> bool:
