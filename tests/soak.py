@@ -184,8 +184,8 @@ def _moment(jobs: Jobs, rng: np.random.Generator, pace: float):
   """
   patterns = ["", "checkpoints/*", "index/0*", "index/0*/*.json", "metrics.*"]
   pattern = str(rng.choice(patterns))
-  seconds = float(rng.uniform(0, pace / 2 if not pattern else pace / 50))
-  deadline = time.monotonic() + pace / 2
+  seconds = float(rng.uniform(0, pace / 4 if not pattern else pace / 50))
+  deadline = time.monotonic() + pace / 4
   before = _looks(jobs.workdir, pattern)
   appeared: list[float] = []
 

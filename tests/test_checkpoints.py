@@ -86,3 +86,12 @@ def test_another_architecture_is_refused_naming_the_array(tmp_path):
     wider = abstract(some_state(width=5))
     with pytest.raises(ValueError, match=r"kernel: \(3, 4\) there, \(3, 5\)"):
       writer.restore_newest(wider)
+
+
+def test_what_a_save_left_that_was_killed_is_removed(tmp_path):
+  folder = checkpoints.folder(tmp_path)
+  (folder / "5.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+  with CheckpointWriter(tmp_path, keep=2) as writer:
+    writer.save(6, some_state(), POSITION)
+    writer.wait()
+    assert [path.name for path in folder.iterdir()] == ["6"]

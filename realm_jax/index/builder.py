@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import random
 import time
 
 from etils import epath
@@ -312,7 +313,7 @@ class _Builder:
           # Another may have published between the look and the claim.
           if mine and not draft.published and not self._damaged(draft):
             return self._finish(draft, retriever, clock)
-      time.sleep(self._poll_seconds)
+      time.sleep(self._poll_seconds * random.uniform(0.5, 1.0))
     return None
 
   def _known(self, draft: Draft) -> KnownVectors | None:

@@ -118,7 +118,9 @@ class Draft:
       return
     lease = self._leases.take(folder)
     try:
-      yield True
+      # Of two that claim at the same moment none does: readers must not see
+      # one manifest replaced by the other. They meet again at other moments.
+      yield not self._others(folder)
     finally:
       self._leases.drop(lease)
 

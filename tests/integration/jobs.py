@@ -21,10 +21,12 @@ from realm_jax.index.manifest import MANIFEST, Manifest
 CONFIG = pathlib.Path(__file__).with_name("tiny_run.py")
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE_SECONDS = 600.0
-# Two rows a batch: one shape to compile for. Every version has two swaps' worth
-# of steps, ScaNN and several shards.
+# Few and short rows: two shapes to compile for. Every version has ScaNN's files
+# and several shards, and soon another follows.
 FLAGS = (
   "--config.batch_size=2",
+  "--config.lengths.passage=24",
+  "--config.lengths.joint=32",
   "--config.num_steps=16",
   "--config.retrieval.num_candidates=2",
   "--config.retrieval.backend=scann",
