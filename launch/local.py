@@ -5,8 +5,9 @@
 
 takes the flags of `realm train`. Stages that search nothing (ict, mlm) get no
 builder. The trainer has the terminal; the builder writes to
-`<workdir>/builder.log`. Exits as the trainer does; when the builder fails, the
-trainer is asked to save and stop, and the exit code is 1.
+`<workdir>/builder.log`, or to a folder of this machine where the workdir is a
+URL: a store cannot append lines. Exits as the trainer does; when the builder
+fails, the trainer is asked to save and stop, and the exit code is 1.
 """
 
 import pathlib
@@ -19,7 +20,7 @@ import types
 from absl import flags
 from ml_collections import config_flags
 
-from realm_jax import config
+from realm_jax import config, files
 
 FLAGS = flags.FLAGS
 
@@ -35,13 +36,21 @@ def main(argv: list[str]) -> int:
   flags.DEFINE_list("may_differ", [], "As of `realm train`.")
   flags.mark_flags_as_required(["config", "workdir"])
   FLAGS(["launch.local", *argv])
-  workdir = pathlib.Path(FLAGS.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  logs = _log_folder(FLAGS.workdir)
+  logs.mkdir(parents=True, exist_ok=True)
   trainer = _start("train", argv)
   _forward_signals(trainer)
   if config.parse(FLAGS.config).stage in ("ict", "mlm"):
     return trainer.wait()  # Nothing is searched: no index.
-  return _supervise(trainer, workdir)
+  return _supervise(trainer, FLAGS.workdir, logs / LOG_FILE)
+
+
+def _log_folder(workdir: str) -> pathlib.Path:
+  if not files.is_url(workdir):
+    return pathlib.Path(workdir)
+  folder = files.cached("logs", workdir)
+  print(f"The index builder's log is in {folder}.", file=sys.stderr)
+  return folder
 
 
 def _start(
@@ -73,20 +82,22 @@ def _forward_signals(trainer: subprocess.Popen) -> None:
   signal.signal(signal.SIGINT, forward)
 
 
-def _start_builder(workdir: pathlib.Path) -> subprocess.Popen:
-  with (workdir / LOG_FILE).open("a", encoding="utf-8") as log:
+def _start_builder(workdir: str, log_path: pathlib.Path) -> subprocess.Popen:
+  with log_path.open("a", encoding="utf-8") as log:
     return _start("build-index", [f"--workdir={workdir}", "--watch"], log, log)
 
 
-def _supervise(trainer: subprocess.Popen, workdir: pathlib.Path) -> int:
-  builder = _start_builder(workdir)
+def _supervise(
+  trainer: subprocess.Popen, workdir: str, log_path: pathlib.Path
+) -> int:
+  builder = _start_builder(workdir, log_path)
   try:
     while trainer.poll() is None:
       if builder.poll() == 0:
         # It saw the end of an earlier run, which this one continues.
-        builder = _start_builder(workdir)
+        builder = _start_builder(workdir, log_path)
       elif builder.poll():
-        _report_builder(builder.returncode, workdir)
+        _report_builder(builder.returncode, log_path)
         trainer.terminate()
         trainer.wait()
         return 1
@@ -98,7 +109,7 @@ def _supervise(trainer: subprocess.Popen, workdir: pathlib.Path) -> int:
       )
       return trainer.returncode
     if builder.wait():
-      _report_builder(builder.returncode, workdir)
+      _report_builder(builder.returncode, log_path)
       return 1
     return 0
   finally:
@@ -108,8 +119,7 @@ def _supervise(trainer: subprocess.Popen, workdir: pathlib.Path) -> int:
         process.wait()
 
 
-def _report_builder(code: int, workdir: pathlib.Path) -> None:
-  log_path = workdir / LOG_FILE
+def _report_builder(code: int, log_path: pathlib.Path) -> None:
   tail = log_path.read_text(encoding="utf-8").splitlines()[-LOG_LINES:]
   print(
     f"The index builder ended with exit code {code}. The end of {log_path}:",

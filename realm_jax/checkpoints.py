@@ -10,6 +10,7 @@ never sees half of one.
 
 from collections.abc import Sequence
 import dataclasses
+import json
 import os
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from realm_jax import files
 from realm_jax.shapes import Params
 
 TRAINING_DONE = "TRAINING_DONE"  # Marker in the workdir: no step will follow.
@@ -37,7 +39,7 @@ class RunPosition:
 def folder(workdir: epath.PathLike) -> epath.Path:
   """Returns the directory that holds the steps, as an absolute path."""
   path = os.fspath(workdir)
-  if "://" not in path:
+  if not files.is_url(path):
     path = os.path.abspath(path)  # Orbax takes no other.
   return epath.Path(path) / _FOLDER
 
@@ -107,6 +109,13 @@ def metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
   """Reads a step's `RunPosition` as a dict, without its arrays."""
   checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
   return checkpointer.restore(folder(workdir) / str(step) / "run")
+
+
+def committed_at(workdir: epath.PathLike, step: int) -> float:
+  """Returns when a step was committed, in Unix seconds."""
+  # Not by the time of its directory: a store has none.
+  path = folder(workdir) / str(step) / "_CHECKPOINT_METADATA"
+  return json.loads(path.read_text())["commit_timestamp_nsecs"] / 1e9
 
 
 def check_same_architecture(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`realm <command> --flag=value …`: what one process of a job runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import json
 import logging
@@ -95,6 +95,30 @@ def _edit_corpus(args: list[str]) -> int:
   return 0
 
 
+def _use_corpus_flags() -> None:
+  _workdir_flag()
+  flags.DEFINE_string(
+    "corpus", None, "Corpus directory to go over to.", required=True
+  )
+  flags.DEFINE_integer(
+    "from_step",
+    None,
+    "First checkpoint whose index is over it; by default as soon as may be.",
+  )
+
+
+def _use_corpus(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.index import move
+
+  made = move.use_corpus(FLAGS.workdir, FLAGS.corpus, FLAGS.from_step)
+  print(
+    f"Corpus {made.number}, {made.directory}: from checkpoint "
+    f"{made.from_step} on, indexes are over it."
+  )
+  return 0
+
+
 def _train_flags() -> None:
   _workdir_flag()
   config_flags.DEFINE_config_file("config", None, "The experiment's file.")
@@ -128,9 +152,7 @@ def _build_index_flags() -> None:
   flags.DEFINE_bool(
     "watch", False, "Go on with every new checkpoint until training is done."
   )
-  flags.DEFINE_string(
-    "corpus", "", "Index this corpus instead of the run's own."
-  )
+  flags.DEFINE_string("corpus", "", "Index this corpus instead of the run's.")
 
 
 def _build_index(args: list[str]) -> int:
@@ -152,7 +174,7 @@ def _evaluate_flags() -> None:
   )
   flags.DEFINE_string("output", None, "Where to write predictions.jsonl.")
   flags.mark_flag_as_required("output")
-  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's own.")
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
   flags.DEFINE_integer("limit", 0, "Use the first so many lines; 0 for all.")
 
 
@@ -172,22 +194,33 @@ def _evaluate(args: list[str]) -> int:
 
 def _ask_flags() -> None:
   _workdir_flag()
-  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's own.")
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
   flags.DEFINE_bool("json", False, "Print JSON instead of a page of text.")
 
 
 def _ask(args: list[str]) -> int:
-  if not args:
-    raise ValueError('Nothing to ask: realm ask --workdir=… "a question"')
   from realm_jax.eval import open_qa
 
   answerer = open_qa.QuestionAnswerer.open(FLAGS.workdir, corpus=FLAGS.corpus)
-  for answer in answerer.answer(args):
+  answers = answerer.answer(args) if args else answerer.converse(_questions())
+  for answer in answers:
     if FLAGS.json:
-      print(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
+      line = json.dumps(dataclasses.asdict(answer), ensure_ascii=False)
+      print(line, flush=True)
     else:
       open_qa.show(answer)
   return 0
+
+
+def _questions() -> Iterator[str]:
+  """Yields the lines of the standard input that are not empty."""
+  while True:
+    if sys.stdin.isatty():
+      print("question: ", end="", file=sys.stderr, flush=True)
+    if not (line := sys.stdin.readline()):
+      return
+    if question := line.strip():
+      yield question
 
 
 def _report(args: list[str]) -> int:
@@ -227,6 +260,11 @@ COMMANDS = {
     _edit_corpus_flags,
     _edit_corpus,
   ),
+  "use-corpus": Command(
+    "have a run go over to another corpus, training or not",
+    _use_corpus_flags,
+    _use_corpus,
+  ),
   "train": Command(
     "train a stage (ict, mlm, realm, openqa), or go on with it",
     _train_flags,
@@ -243,7 +281,11 @@ COMMANDS = {
   "evaluate": Command(
     "score a run on questions or on masked texts", _evaluate_flags, _evaluate
   ),
-  "ask": Command("answer questions, with evidence", _ask_flags, _ask),
+  "ask": Command(
+    "answer questions, with evidence: those given, or one a line of the input",
+    _ask_flags,
+    _ask,
+  ),
   "report": Command("write report/report.html", _workdir_flag, _report),
 }
 

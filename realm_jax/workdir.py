@@ -2,12 +2,10 @@
 """A run's directory: one config for its whole life."""
 
 from collections.abc import Collection
-import os
-import uuid
 
 from etils import epath
 
-from realm_jax import checkpoints, config
+from realm_jax import checkpoints, config, files
 from realm_jax.config import RunConfig
 
 CONFIG_FILE = "config.json"
@@ -47,15 +45,14 @@ def claim(
         f"{saved_path} belongs to a run with another config ({listed}). Use "
         "another --workdir, or name these keys in --may_differ."
       )
-  if (path / "index").exists() and not checkpoints.steps(path):
+  left = [name for name in ("index", "corpora") if (path / name).exists()]
+  if left and not checkpoints.steps(path):
     raise ValueError(
-      f"{path} holds an index but no checkpoint: what is left of another run. "
-      "Its versions would be taken for this run's. Remove the directory, or "
-      "use another --workdir."
+      f"{path} holds {left} but no checkpoint: what is left of another run. It "
+      "would be taken for this run's. Remove the directory, or use another "
+      "--workdir."
     )
-  draft = path / f".{CONFIG_FILE}.{uuid.uuid4().hex}"
-  draft.write_text(config.dumps(run))
-  os.replace(draft, saved_path)
+  files.write_whole(saved_path, config.dumps(run))
 
 
 def load(workdir: epath.PathLike) -> RunConfig:

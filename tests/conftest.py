@@ -10,6 +10,14 @@ os.environ["XLA_FLAGS"] = (
   + os.environ.get("XLA_FLAGS", "")
 )
 
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+
 import jax
 import pytest
 
@@ -63,3 +71,49 @@ def tiny_corpus(tmp_path_factory, tiny_tokenizer) -> corpus.PassageCorpus:
     tmp_path_factory.mktemp("tiny") / "corpus",
     max_pieces=48,
   )
+
+
+@pytest.fixture(scope="session")
+def store_url():
+  """The bucket of an object store that runs as a process of its own."""
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  server = subprocess.Popen(
+    [
+      *[sys.executable, "-m", "gcp_storage_emulator", "start", "--quiet"],
+      *["--host=127.0.0.1", f"--port={port}", "--in-memory"],
+      "--default-bucket=bucket",
+    ],
+    stderr=subprocess.DEVNULL,  # A traceback for each client that is killed.
+    start_new_session=True,  # Ctrl-C is for its clients first.
+  )
+  address = f"http://127.0.0.1:{port}"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("STORAGE_EMULATOR_HOST", address)
+    patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    # It would ask Google of what kind the bucket is.
+    patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    try:
+      _wait_for(address)
+      yield "gs://bucket"
+    finally:
+      server.kill()
+      server.wait()
+
+
+def _wait_for(address):
+  deadline = time.monotonic() + 60
+  while True:
+    try:
+      urllib.request.urlopen(address).close()
+      return
+    except urllib.error.URLError:
+      assert time.monotonic() < deadline
+      time.sleep(0.05)
+
+
+@pytest.fixture
+def url(store_url, tmp_path, monkeypatch):
+  """A workdir in a store that no other test uses; copies go to `tmp_path`."""
+  monkeypatch.setenv("REALM_CACHE", str(tmp_path / "cache"))
+  return f"{store_url}/{uuid.uuid4().hex}"

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "realm_jax"
 LAYERS = (
   ("shapes",),
   ("config",),
+  ("files",),
   ("allocator", "sharding", "checkpoints"),
   ("workdir",),
   ("models",),

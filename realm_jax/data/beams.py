@@ -2,6 +2,7 @@
 """A question's retrieved passages to the batch of a fine-tuning step (ORQA)."""
 
 from collections.abc import Iterator
+import copy
 import functools
 
 from jaxtyping import Bool, Float32, Int, Int32
@@ -73,6 +74,12 @@ class BeamCollator:
       multiple=num_devices,
     )
     self._answer_ids = functools.lru_cache(maxsize=100_000)(self._encode)
+
+  def over(self, corpus: PassageCorpus) -> "BeamCollator":
+    """Returns a collator of the same shapes for another corpus' passages."""
+    other = copy.copy(self)
+    other._corpus = corpus
+    return other
 
   def _simulate(self, query_lengths: np.ndarray, num_rows: int) -> np.ndarray:
     queries = packing.simulate(query_lengths, num_rows)

@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 import random
+import shutil
 import time
 
 from etils import epath
@@ -25,7 +26,8 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.index import damage, drafts, publish, retention, store
+from realm_jax.index import damage, drafts, mirror, publish, retention, store
+from realm_jax.index.corpora import open_corpora
 from realm_jax.index.drafts import Draft, DraftPlan
 from realm_jax.index.embed import CorpusEmbedder
 from realm_jax.index.embeddings import Embeddings
@@ -34,7 +36,6 @@ from realm_jax.index.manifest import (
   MANIFEST,
   Manifest,
   describe_file,
-  describe_folder,
   embedder_hash,
   library_versions,
 )
@@ -62,12 +63,13 @@ def build_index(
   A version that a reader found damaged is made anew before any other.
   `watch` follows refresh.policy: under lockstep every refresh checkpoint, in
   order; under async the newest that there is; under never the first; always
-  the last one of a finished run, and then it ends.
+  the last one of a finished run, and then it ends. When the run moves to
+  another corpus, the newest index is first made again over that.
 
   Args:
     workdir: of the trainer; with `watch`, it may not have begun yet.
     watch: go on until TRAINING_DONE.
-    corpus: directory of a corpus to index instead of the run's own.
+    corpus: directory of a corpus to index instead of the run's.
     poll_seconds: between two looks at the workdir.
 
   Returns:
@@ -83,8 +85,8 @@ def build_index(
   """
   if watch and corpus:
     raise ValueError(
-      f"--watch serves a trainer, and that reads its own corpus: corpus="
-      f"{corpus!r} can be indexed without --watch only."
+      f"--watch follows the run's own corpus: corpus={corpus!r} can be indexed "
+      "without --watch only. To have the run move to it, `realm use-corpus`."
     )
   if watch:
     _wait_for_config(workdir, poll_seconds)
@@ -100,7 +102,7 @@ def build_index(
 
 
 def _wait_for_config(workdir: epath.PathLike, poll_seconds: float) -> None:
-  path = pathlib.Path(workdir) / workdirs.CONFIG_FILE
+  path = epath.Path(workdir) / workdirs.CONFIG_FILE
   if not path.exists():
     _log.info("Waiting for the trainer to write %s", path)
   while not path.exists():
@@ -126,6 +128,8 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
     if step is None:
       step = builder.step_to_mend()
     if step is None:
+      step = builder.step_to_move()
+    if step is None:
       step = next_step(
         checkpoints.steps(builder.workdir),
         builder.handled_steps(),
@@ -150,7 +154,7 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
 
 
 class _Builder:
-  """Builds the versions of one workdir and one corpus, alone or with others."""
+  """Builds the versions of one workdir, alone or with others."""
 
   def __init__(
     self,
@@ -161,29 +165,33 @@ class _Builder:
     poll_seconds: float,
   ) -> None:
     self.workdir, self.run = workdir, run
-    self._corpus = PassageCorpus.open(corpus or run.data.corpus)
-    if run.retrieval.backend == "scann":
-      # Refuses a layout that does not fit, before anything is embedded.
-      scann_parameters(len(self._corpus), run.retrieval.scann)
-    self._embedder = CorpusEmbedder(
-      run,
-      self._corpus,
-      load_tokenizer(run.data.tokenizer),
-      sharding.local_mesh(),
-    )
+    self._corpora = open_corpora(workdir, run, corpus)
+    self._tokenizer = load_tokenizer(run.data.tokenizer)
+    self._turn_to(self._corpora.open(self._corpora.moves()[0]))
     self._leases, self._observer = leases, LeaseObserver()
     self._poll_seconds = poll_seconds
 
+  def _turn_to(self, corpus: PassageCorpus) -> None:
+    """Makes what follows be over a corpus."""
+    if self.run.retrieval.backend == "scann":
+      # Refuses a layout that does not fit, before anything is embedded.
+      scann_parameters(len(corpus), self.run.retrieval.scann)
+    self._corpus = corpus
+    self._embedder = CorpusEmbedder(
+      self.run, corpus, self._tokenizer, sharding.local_mesh()
+    )
+
   def training_done(self) -> bool:
-    return (pathlib.Path(self.workdir) / checkpoints.TRAINING_DONE).exists()
+    return (epath.Path(self.workdir) / checkpoints.TRAINING_DONE).exists()
 
   def has(self, step: int) -> bool:
     return step in checkpoints.steps(self.workdir)
 
   def handled_steps(self) -> list[int]:
-    versions = store.list_versions(self.workdir, self._corpus)
-    refused = publish.list_refused(self.workdir, self._corpus)
-    return sorted(store.step_of(name) for name in (*versions, *refused))
+    versions = store.list_versions(self.workdir)
+    refused = publish.list_refused(self.workdir)
+    in_force = self._corpora.in_force([*versions, *refused])
+    return sorted(store.step_of(name) for name in in_force)
 
   def step_in_work(self) -> int | None:
     """Returns the newest step that another builder is making, if any.
@@ -192,7 +200,8 @@ class _Builder:
     one version sooner is worth more than two later.
     """
     handled = self.handled_steps()
-    for name in reversed(store.list_drafts(self.workdir, self._corpus)):
+    drafted = self._corpora.in_force(store.list_drafts(self.workdir))
+    for name in reversed(drafted):
       step = store.step_of(name)
       newer = not handled or step > handled[-1]
       if newer and drafts.is_live(self._directory(name), self._observer):
@@ -205,26 +214,38 @@ class _Builder:
     It is a draft again then, unless it proved to be sound.
     """
     reported = damage.list_reported(store.index_folder(self.workdir))
-    for version in store.of_corpus(reported, self._corpus.fingerprint):
+    for version in self._corpora.known(reported):
       directory, step = self._directory(version), store.step_of(version)
       if reason := damage.withdraw(directory):
         _log.warning("Index version %s is made anew: %s", version, reason)
-      if not (directory / MANIFEST).exists() and self.has(step):
+      sound = (directory / MANIFEST).exists()
+      if not sound and self.has(step) and self._corpora.in_force([version]):
         return step
       damage.clear(directory)
       _log.warning(
         "Index version %s, which a reader found damaged, %s",
         version,
         "is sound here"
-        if (directory / MANIFEST).exists()
+        if sound
         else "cannot be made anew: its checkpoint is gone",
       )
     return None
 
+  def step_to_move(self) -> int | None:
+    """Returns the step of the newest index, if that is over a former corpus.
+
+    Its vectors are there: over the next corpus, little has to be embedded.
+    """
+    newest = self._corpora.newest(store.list_versions(self.workdir))
+    if newest is None or self._corpora.in_force([newest]):
+      return None
+    step = store.step_of(newest)
+    return None if step in self.handled_steps() else step
+
   def check_last(self) -> None:
     """Raises VersionRefused if the last version failed its checks."""
     for step in self.handled_steps()[-1:]:
-      version = store.version_name(step, self._corpus.fingerprint)
+      version = self._corpora.version_name(step)
       if reason := publish.refusal(self.workdir, version):
         raise VersionRefused(f"Index version {version}: {reason}", {})
 
@@ -234,10 +255,13 @@ class _Builder:
     Returns:
       The version, if this builder published it; else nothing.
     """
-    version = store.version_name(step, self._corpus.fingerprint)
+    corpus = self._corpora.open(self._corpora.of_step(step))
+    version = store.version_name(step, corpus.fingerprint)
     if version in store.list_versions(self.workdir):
       _log.info("Index version %s is published already", version)
       return []
+    if corpus is not self._corpus:
+      self._turn_to(corpus)
     publish.check_newest(self.workdir, self._corpus.fingerprint, step)
     clock = _Clock()
     plan, retriever = self._plan(step, version)
@@ -247,7 +271,8 @@ class _Builder:
       draft = drafts.begin(
         directory, plan, retriever, self._leases, self._observer
       )
-      manifest = self._make(draft, retriever, clock)
+      with mirror.in_use(directory):
+        manifest = self._make(draft, retriever, clock)
     except VersionRefused as refused:
       publish.refuse(directory, str(refused), refused.checks)
       raise
@@ -275,7 +300,7 @@ class _Builder:
     )
     return [version]
 
-  def _directory(self, version: str) -> pathlib.Path:
+  def _directory(self, version: str) -> epath.Path:
     return store.index_folder(self.workdir) / version
 
   def _plan(self, step: int, version: str) -> tuple[DraftPlan, Params]:
@@ -339,11 +364,13 @@ class _Builder:
     """Builds the searcher over all shards, and publishes if it holds good."""
     directory, plan, shards = draft.directory, draft.plan, draft.shards()
     embeddings = Embeddings(
-      [np.load(directory / shard.path, mmap_mode="r") for shard in shards]
+      [np.load(draft.local / shard.path, mmap_mode="r") for shard in shards]
     )
-    passages = draft.write_array(PASSAGES_FILE, self._corpus.passage_hashes)
-    folder = draft.own_folder("scann")
-    drafts.discard(folder)
+    params = describe_file(directory, directory / drafts.PARAMS_FILE)
+    mirror.fetch(directory, [params], checksums=False)
+    passages = draft.add_array(PASSAGES_FILE, self._corpus.passage_hashes)
+    folder = draft.local_folder("scann")
+    shutil.rmtree(folder, ignore_errors=True)
     parameters = self._build_searcher(embeddings, folder)
     manifest = Manifest(
       version=directory.name,
@@ -360,15 +387,15 @@ class _Builder:
       shards=tuple(shard.path for shard in shards),
       files=(
         *shards,
-        describe_file(directory, directory / drafts.PARAMS_FILE),
-        describe_file(directory, passages),
-        *describe_folder(directory, folder),
+        params,
+        passages,
+        *draft.add_folder(folder),
       ),
       libraries=library_versions(),
     )
     clock.lap("index")
     # What is verified is what a reader would open.
-    opened = store.open_files(directory, manifest)
+    opened = store.open_files(draft.local, manifest, self._corpus)
     checks = verify(
       opened.index,
       opened.embeddings,
@@ -385,7 +412,7 @@ class _Builder:
       published_unix_secs=time.time(),
     )
     if draft.published:
-      drafts.discard(folder)  # Another builder was as fast.
+      draft.drop_folder(folder)  # Another builder was as fast.
       return None
     publish.publish(directory, manifest)
     return manifest
@@ -393,14 +420,23 @@ class _Builder:
   def _restore(self, step: int) -> tuple[Params, float]:
     """Returns the retriever's parameters and when they were committed.
 
+    If the trainer has deleted the checkpoint, they are those of its index over
+    a former corpus.
+
     Raises:
       FileNotFoundError: the trainer deleted the checkpoint, if only while it
         was being read.
     """
+    if not self.has(step):
+      for name in store.list_versions(self.workdir):
+        if store.step_of(name) == step:
+          manifest = Manifest.read(self._directory(name))
+          retriever = drafts.read_params(self._directory(name))
+          return retriever, manifest.checkpoint_unix_secs
     path = checkpoints.folder(self.workdir) / str(step)
     try:
       retriever = checkpoints.restore_params(self.workdir, step, "retriever")
-      return retriever, float(path.stat().mtime)
+      return retriever, checkpoints.committed_at(self.workdir, step)
     except Exception as error:
       time.sleep(DELETION_SECONDS)
       if self.has(step):
@@ -449,14 +485,14 @@ class _Builder:
 
   def clean(self) -> None:
     """Removes what nobody needs: files, and whole versions."""
-    for version in store.list_versions(self.workdir, self._corpus):
+    for version in self._corpora.known(store.list_versions(self.workdir)):
       drafts.tidy(self._directory(version), self._observer)
     needed = retention.needed_by_checkpoints(self.workdir)
     if needed is None:
       return  # The next time it does.
     keep = self.run.refresh.keep_versions
     for version in retention.prune(
-      self.workdir, self._corpus, keep, needed, self._observer
+      self.workdir, self._corpora, keep, needed, self._observer
     ):
       _log.info("Deleted index version %s", version)
 

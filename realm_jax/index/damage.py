@@ -13,8 +13,10 @@ checkpoint, though newer versions may be there.
 from collections.abc import Iterator
 import contextlib
 import json
-import pathlib
 
+from etils import epath
+
+from realm_jax import files
 from realm_jax.index.manifest import MANIFEST, Manifest, check_files
 
 _REPORT = ".damaged.json"
@@ -25,7 +27,7 @@ class VersionDamaged(ValueError):
 
 
 @contextlib.contextmanager
-def reporting(directory: pathlib.Path) -> Iterator[None]:
+def reporting(directory: epath.PathLike) -> Iterator[None]:
   """Reports the version in `directory` where reading it raises ValueError.
 
   Raises:
@@ -34,27 +36,27 @@ def reporting(directory: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except ValueError as error:
-    _report(directory).write_text(json.dumps({"reason": str(error)}))
+    files.write_whole(_report(directory), json.dumps({"reason": str(error)}))
     raise VersionDamaged(str(error)) from error
 
 
-def is_reported(directory: pathlib.Path) -> bool:
+def is_reported(directory: epath.PathLike) -> bool:
   """Whether a reader found the version damaged, and no builder has acted."""
   return _report(directory).exists()
 
 
-def list_reported(index: pathlib.Path) -> list[str]:
+def list_reported(index: epath.PathLike) -> list[str]:
   """Returns the versions in the folder `index` that are reported."""
-  paths = index.glob(f"*{_REPORT}")
-  return sorted(path.name.removesuffix(_REPORT) for path in paths)
+  names = [path.name for path in files.entries(index)]
+  return [n.removesuffix(_REPORT) for n in names if n.endswith(_REPORT)]
 
 
-def clear(directory: pathlib.Path) -> None:
+def clear(directory: epath.PathLike) -> None:
   """Takes a report back: there is nothing to do, or no more."""
   _report(directory).unlink(missing_ok=True)
 
 
-def check(directory: pathlib.Path) -> None:
+def check(directory: epath.PathLike) -> None:
   """Reads every file of a published version and compares checksums.
 
   Raises:
@@ -65,7 +67,7 @@ def check(directory: pathlib.Path) -> None:
   check_files(directory, manifest.files, checksums=True)
 
 
-def withdraw(directory: pathlib.Path) -> str:
+def withdraw(directory: epath.PathLike) -> str:
   """Makes a published version a draft again if it is damaged.
 
   Its files stay until the draft is published, for those who have them open.
@@ -73,7 +75,7 @@ def withdraw(directory: pathlib.Path) -> str:
   Returns:
     What is wrong with it; "" where it is sound or not published.
   """
-  path = directory / MANIFEST
+  path = epath.Path(directory) / MANIFEST
   try:
     found = path.read_bytes()
     check(directory)
@@ -87,5 +89,6 @@ def withdraw(directory: pathlib.Path) -> str:
   return ""
 
 
-def _report(directory: pathlib.Path) -> pathlib.Path:
+def _report(directory: epath.PathLike) -> epath.Path:
+  directory = epath.Path(directory)
   return directory.parent / f"{directory.name}{_REPORT}"

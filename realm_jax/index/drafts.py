@@ -11,6 +11,8 @@ A builder may be killed at any point. What it committed stays, for vectors of
 the same parameters are the same whoever makes them; what it did not commit
 is not looked at. Every builder writes under names of its own, so that two
 that do the same work do not disturb each other.
+
+Large files are written on this host (`mirror`) and go to a store from there.
 """
 
 from collections.abc import Iterator
@@ -22,18 +24,21 @@ import os
 import pathlib
 import shutil
 
+from etils import epath
 from flax import traverse_util
 from jaxtyping import Float32
 import numpy as np
 import safetensors.numpy
 
+from realm_jax import files
+from realm_jax.index import mirror
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import (
   MANIFEST,
   Manifest,
   StoredFile,
-  check_files,
   describe_file,
+  describe_folder,
 )
 from realm_jax.shapes import Params
 
@@ -68,14 +73,17 @@ class Draft:
 
   def __init__(
     self,
-    directory: pathlib.Path,
+    directory: epath.Path,
     plan: DraftPlan,
     leases: Leases,
     observer: LeaseObserver,
   ) -> None:
     """See `begin`."""
     self.directory, self.plan = directory, plan
+    self.local = mirror.folder(directory)  # Its files on this host.
     self._leases, self._observer = leases, observer
+    # Commits do not change: each is read once.
+    self._commits: dict[str, StoredFile] = {}
 
   @property
   def published(self) -> bool:
@@ -127,21 +135,29 @@ class Draft:
   def add(self, shard: int, embs: Float32[np.ndarray, "n D"]) -> None:
     """Writes a shard's vectors, then commits them."""
     name = f"{shard:05d}-{self._leases.holder}"
-    path = self.directory / "embeddings" / f"{name}.npy"
-    path.parent.mkdir(exist_ok=True)
+    path = self.local / "embeddings" / f"{name}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, embs)
+    mirror.send(self.directory, path)
     commit = self.directory / "shards" / f"{name}.json"
-    commit.parent.mkdir(exist_ok=True)
-    stored = describe_file(self.directory, path)
-    # A file of one write: half of one is no JSON, and no commit.
-    commit.write_text(json.dumps(dataclasses.asdict(stored)), encoding="utf-8")
+    commit.parent.mkdir(parents=True, exist_ok=True)
+    stored = describe_file(self.local, path)
+    files.write_whole(commit, json.dumps(dataclasses.asdict(stored)))
 
-  def write_array(self, name: str, values: np.ndarray) -> pathlib.Path:
+  def add_array(self, name: str, values: np.ndarray) -> StoredFile:
     """Writes a file that is the same whichever builder does."""
-    path = self.directory / name
-    own = self.directory / f"{self._leases.holder}-{name}"
-    np.save(own, values)
-    return own.replace(path)
+    path = self.local / name
+    with files.new_file(path) as own, own.open("wb") as file:
+      np.save(file, values)
+    mirror.send(self.directory, path)
+    return describe_file(self.local, path)
+
+  def add_folder(self, folder: pathlib.Path) -> tuple[StoredFile, ...]:
+    """Takes in files that were written to a `local_folder`."""
+    stored = describe_folder(self.local, folder)
+    for file in stored:
+      mirror.send(self.directory, self.local / file.path)
+    return stored
 
   def shards(self) -> tuple[StoredFile, ...]:
     """Returns one committed file for each shard, in row order."""
@@ -149,21 +165,31 @@ class Draft:
     return tuple(committed[i] for i in range(self.plan.num_shards))
 
   def drop_damaged(self) -> list[str]:
-    """Takes back commits whose bytes have changed; says of which files."""
+    """Takes back commits whose bytes have changed; says of which files.
+
+    All others are on this host afterwards.
+    """
     damaged = []
     for stored in self.shards():
       try:
-        check_files(self.directory, [stored], checksums=True)
-      except ValueError:
+        mirror.fetch(self.directory, [stored], checksums=True)
+      except (ValueError, FileNotFoundError):
         damaged.append(stored.path)
         path = self.directory / stored.path
-        (self.directory / "shards" / f"{path.stem}.json").unlink()
+        commit = self.directory / "shards" / f"{path.stem}.json"
+        del self._commits[commit.name]
+        commit.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     return damaged
 
-  def own_folder(self, name: str) -> pathlib.Path:
-    """Returns a folder's path that no other builder uses."""
-    return self.directory / f"{name}-{self._leases.holder}"
+  def local_folder(self, name: str) -> pathlib.Path:
+    """Returns a folder's path on this host that no other builder uses."""
+    return self.local / f"{name}-{self._leases.holder}"
+
+  def drop_folder(self, folder: pathlib.Path) -> None:
+    """Removes a `local_folder`, and what `add_folder` took in of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    discard(self.directory / folder.name)
 
   def abandon(self) -> None:
     """Frees the space, unless another builder is at work."""
@@ -172,25 +198,30 @@ class Draft:
 
   def _committed(self) -> dict[int, StoredFile]:
     found: dict[int, StoredFile] = {}
-    for path in sorted((self.directory / "shards").glob("*.json")):
-      shard = int(path.name.split("-")[0])
-      try:
-        stored = StoredFile(**json.loads(path.read_text(encoding="utf-8")))
-        check_files(self.directory, [stored], checksums=False)
-      except (ValueError, TypeError, FileNotFoundError):
-        continue  # Half written, or taken back just now.
-      found.setdefault(shard, stored)
+    sizes = files.sizes(self.directory / "embeddings")
+    for path in files.entries(self.directory / "shards"):
+      stored = self._read_commit(path)
+      if stored and sizes.get(path.stem + ".npy") == stored.num_bytes:
+        found.setdefault(int(path.name.split("-")[0]), stored)
     return found
 
-  def _lease_folder(self, name: str) -> pathlib.Path:
+  def _read_commit(self, path: epath.Path) -> StoredFile | None:
+    if path.name not in self._commits:
+      try:
+        self._commits[path.name] = StoredFile(**json.loads(path.read_text()))
+      except (ValueError, TypeError, FileNotFoundError):
+        return None  # Half written, or taken back just now.
+    return self._commits[path.name]
+
+  def _lease_folder(self, name: str) -> epath.Path:
     return self.directory / "leases" / name
 
-  def _others(self, folder: pathlib.Path) -> list[str]:
+  def _others(self, folder: epath.Path) -> list[str]:
     return self._observer.live(folder, but=self._leases.holder)
 
 
 def begin(
-  directory: pathlib.Path,
+  directory: epath.PathLike,
   plan: DraftPlan,
   retriever: Params,
   leases: Leases,
@@ -201,63 +232,59 @@ def begin(
   Raises:
     FileExistsError: the version is published, and so it is final.
   """
+  directory = epath.Path(directory)
   if (directory / MANIFEST).exists():
     raise FileExistsError(f"{directory} is published, and versions are final.")
   there = read_plan(directory)
   if there not in (None, plan):
     discard(directory)  # Of other parameters.
   if there != plan:
-    _write_plan(directory, plan, retriever, leases.holder)
+    _write_plan(directory, plan, retriever)
   return Draft(directory, plan, leases, observer)
 
 
 def _write_plan(
-  directory: pathlib.Path, plan: DraftPlan, retriever: Params, holder: str
+  directory: epath.Path, plan: DraftPlan, retriever: Params
 ) -> None:
-  """Writes what every builder of the version writes alike.
-
-  Whole before it gets its name: another may be about to read it.
-  """
+  """Writes what every builder of the version writes alike."""
   directory.mkdir(parents=True, exist_ok=True)
   flat = traverse_util.flatten_dict(dict(retriever), sep="/")
-  own = directory / f"{holder}-{PARAMS_FILE}"
-  safetensors.numpy.save_file(
-    {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}, own
-  )
-  own.replace(directory / PARAMS_FILE)
-  own = directory / f"{holder}-{_PLAN}"
-  own.write_text(json.dumps(dataclasses.asdict(plan)), encoding="utf-8")
-  own.replace(directory / _PLAN)
+  params = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+  # Whole before it gets its name: another may be about to read it.
+  files.write_whole(directory / PARAMS_FILE, safetensors.numpy.save(params))
+  files.write_whole(directory / _PLAN, json.dumps(dataclasses.asdict(plan)))
 
 
-def read_plan(directory: pathlib.Path) -> DraftPlan | None:
+def read_plan(directory: epath.PathLike) -> DraftPlan | None:
   """Returns a draft's plan, or None where there is no (whole) one."""
   try:
-    return DraftPlan(**json.loads((directory / _PLAN).read_text("utf-8")))
+    text = (epath.Path(directory) / _PLAN).read_text()
+    return DraftPlan(**json.loads(text))
   except (FileNotFoundError, ValueError, TypeError):
     return None
 
 
-def read_params(directory: pathlib.Path) -> Params:
+def read_params(directory: epath.PathLike) -> Params:
   """Returns the retriever of a version or of a draft, as NumPy arrays."""
-  flat = safetensors.numpy.load_file(directory / PARAMS_FILE)
-  return traverse_util.unflatten_dict(flat, sep="/")
+  content = (epath.Path(directory) / PARAMS_FILE).read_bytes()
+  return traverse_util.unflatten_dict(safetensors.numpy.load(content), sep="/")
 
 
 def is_live(
-  directory: pathlib.Path, observer: LeaseObserver, *, but: str = ""
+  directory: epath.PathLike, observer: LeaseObserver, *, but: str = ""
 ) -> bool:
   """Whether a living builder, `but` one, is at work on the draft."""
-  folders = (directory / "leases").glob("*")
+  folders = files.entries(epath.Path(directory) / "leases")
   return any(observer.live(folder, but=but) for folder in folders)
 
 
-def tidy(directory: pathlib.Path, observer: LeaseObserver) -> None:
+def tidy(directory: epath.PathLike, observer: LeaseObserver) -> None:
   """Removes what building left in a published version.
 
   Nothing while a living builder is at work there, if only since it has not
   seen yet that the version is published.
   """
+  directory = epath.Path(directory)
   if is_live(directory, observer):
     return
   try:
@@ -265,22 +292,25 @@ def tidy(directory: pathlib.Path, observer: LeaseObserver) -> None:
   except (FileNotFoundError, ValueError):
     return  # Pruned just now, or damaged: for others to find.
   keep = {MANIFEST, *(file.path for file in manifest.files)}
-  # `walk` passes over what another builder removes meanwhile.
-  for top, _, names in os.walk(directory, topdown=False):
-    for path in (pathlib.Path(top, name) for name in names):
-      if path.relative_to(directory).as_posix() not in keep:
-        path.unlink(missing_ok=True)
+  for name in files.sizes(directory):
+    if name not in keep:
+      (directory / name).unlink(missing_ok=True)
+  # A store has no folders, and nothing is found here.
+  for top, _, _ in os.walk(directory, topdown=False):
     with contextlib.suppress(OSError):  # Not empty: it is of use.
       os.rmdir(top)
 
 
-def discard(directory: pathlib.Path) -> None:
+def discard(directory: epath.PathLike) -> None:
   """Removes a version or a draft; the manifest first, so none sees half."""
+  directory = epath.Path(directory)
   (directory / MANIFEST).unlink(missing_ok=True)
   while directory.exists():
     try:
-      shutil.rmtree(directory)
+      directory.rmtree(missing_ok=True)
     except OSError as error:
       # Another builder removes it, too, or renews a lease in it.
       if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
         raise
+  if files.is_url(directory):
+    shutil.rmtree(mirror.folder(directory), ignore_errors=True)

@@ -10,15 +10,26 @@ No lock is needed, as a store of objects has none: two builders that claim a
 shard at the same moment may both embed it, and both results are right.
 """
 
+import atexit
+import collections
+from collections.abc import Iterator
+import contextlib
+import functools
 import json
+import logging
 import os
-import pathlib
+import queue
 import socket
 import threading
 import time
 from types import TracebackType
 import uuid
 
+from etils import epath
+
+from realm_jax import files
+
+_log = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 6 * BEAT_SECONDS
 
@@ -29,18 +40,31 @@ class Leases:
   def __init__(self) -> None:
     """Holds none yet; use it as a context manager."""
     self.holder = uuid.uuid4().hex[:12]
-    self._held: set[pathlib.Path] = set()
+    # How often each is taken.
+    self._held: collections.Counter[epath.Path] = collections.Counter()
     self._beat = 0
-    # A finaliser may drop a lease in the middle of anything.
     self._lock = threading.RLock()
-    self._closing = threading.Event()
+    # What to drop, or None at the end.
+    self._orders: queue.SimpleQueue[epath.Path | None] = queue.SimpleQueue()
     self._thread = threading.Thread(
       target=self._renew, name="leases", daemon=True
     )
 
   def start(self) -> None:
-    """Begins to renew, for as long as the process lives."""
+    """Begins to renew, until `close` or the end of the process."""
     self._thread.start()
+
+  def close(self) -> None:
+    """Ends all leases."""
+    self._orders.put(None)
+    self._thread.join()
+    for path in list(self._held):
+      try:
+        path.unlink(missing_ok=True)
+      except Exception as error:
+        # A store's client works no more when the interpreter shuts down.
+        _log.info("Lease %s is left to expire: %s", path, error)
+    self._held.clear()
 
   def __enter__(self) -> "Leases":
     self.start()
@@ -53,35 +77,65 @@ class Leases:
     trace: TracebackType | None,
   ) -> None:
     del kind, error, trace
-    self._closing.set()
-    self._thread.join()
-    for path in list(self._held):
-      self.drop(path)
+    self.close()
 
-  def take(self, folder: pathlib.Path) -> pathlib.Path:
+  def take(self, folder: epath.PathLike) -> epath.Path:
     """Says in `folder` that this process is there; returns the lease."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = epath.Path(folder)
     path = folder / f"{self.holder}.json"
     with self._lock:
-      self._held.add(path)
-      self._write(path)
+      folder.mkdir(parents=True, exist_ok=True)
+      while not self._write(path):  # Another found the folder empty.
+        folder.mkdir(parents=True, exist_ok=True)
+      self._held[path] += 1
     return path
 
-  def drop(self, path: pathlib.Path) -> None:
-    """Ends a lease; one that is gone already is no error."""
+  def drop(self, path: epath.Path) -> None:
+    """Ends a lease, if it was taken once; one that is gone is no error."""
     with self._lock:
-      self._held.discard(path)
-      path.unlink(missing_ok=True)
+      self._held[path] -= 1
+      if self._held[path] <= 0:
+        del self._held[path]
+        path.unlink(missing_ok=True)
+
+  def drop_soon(self, path: epath.Path) -> None:
+    """As `drop`, on the renewing thread.
+
+    For finalisers: they run in the middle of anything, on any thread, so they
+    may neither wait for a lock nor for a store.
+    """
+    self._orders.put(path)
 
   def _renew(self) -> None:
-    while not self._closing.wait(BEAT_SECONDS):
-      with self._lock:
-        self._beat += 1
-        for path in list(self._held):
-          if path in self._held:
-            self._write(path)
+    next_beat = time.monotonic() + BEAT_SECONDS
+    while True:
+      try:
+        left = max(next_beat - time.monotonic(), 0.0)
+        if (path := self._orders.get(timeout=left)) is None:
+          return
+      except queue.Empty:
+        path = None
+        next_beat = time.monotonic() + BEAT_SECONDS
+      try:
+        if path is None:
+          self._write_all()
+        else:
+          self.drop(path)
+      except Exception:
+        # A store out of reach, or a full disk: leases that others take for
+        # dead cost work done twice. A dead thread would lose them for good.
+        _log.warning("Leases could not be renewed", exc_info=True)
 
-  def _write(self, path: pathlib.Path) -> None:
+  def _write_all(self) -> None:
+    with self._lock:
+      self._beat += 1
+      for path in list(self._held):
+        if not self._write(path):
+          # What it is a lease on was deleted; whoever works there will notice.
+          del self._held[path]
+
+  def _write(self, path: epath.Path) -> bool:
+    """Returns whether the lease's folder is there."""
     content = {
       "holder": self.holder,
       "machine": _machine(),
@@ -89,10 +143,29 @@ class Leases:
       "beat": self._beat,
     }
     try:
-      path.write_text(json.dumps(content), encoding="utf-8")
+      path.write_text(json.dumps(content))
     except FileNotFoundError:
-      # What it is a lease on was deleted; whoever works there will notice.
-      self._held.discard(path)
+      return False
+    return True
+
+
+@contextlib.contextmanager
+def reading(folder: epath.PathLike) -> Iterator[None]:
+  """Holds a lease in `folder`; it may be closed by a finaliser."""
+  leases = _reading()
+  path = leases.take(folder)
+  try:
+    yield
+  finally:
+    leases.drop_soon(path)
+
+
+@functools.cache
+def _reading() -> Leases:
+  leases = Leases()
+  leases.start()
+  atexit.register(leases.close)
+  return leases
 
 
 class LeaseObserver:
@@ -101,9 +174,9 @@ class LeaseObserver:
   def __init__(self, expiry_seconds: float = EXPIRY_SECONDS) -> None:
     self._expiry_seconds = expiry_seconds
     # Lease -> (its content, when that was first seen on our clock).
-    self._seen: dict[pathlib.Path, tuple[str, float]] = {}
+    self._seen: dict[epath.Path, tuple[str, float]] = {}
 
-  def live(self, folder: pathlib.Path, *, but: str = "") -> list[str]:
+  def live(self, folder: epath.PathLike, *, but: str = "") -> list[str]:
     """Returns the holders of leases in `folder` that are not known dead.
 
     A lease that is seen for the first time counts as alive, unless its
@@ -115,20 +188,20 @@ class LeaseObserver:
     """
     return [
       path.stem
-      for path in sorted(folder.glob("*.json"))
+      for path in _leases(folder)
       if path.stem != but and self._is_live(path)
     ]
 
-  def clear_dead(self, folder: pathlib.Path) -> None:
+  def clear_dead(self, folder: epath.PathLike) -> None:
     """Deletes the leases in `folder` whose holders are dead."""
-    for path in folder.glob("*.json"):
+    for path in _leases(folder):
       if not self._is_live(path):
         path.unlink(missing_ok=True)
         self._seen.pop(path, None)
 
-  def _is_live(self, path: pathlib.Path) -> bool:
+  def _is_live(self, path: epath.Path) -> bool:
     try:
-      content = path.read_text(encoding="utf-8")
+      content = path.read_text()
     except FileNotFoundError:
       return False
     now = time.monotonic()
@@ -137,6 +210,10 @@ class LeaseObserver:
       self._seen[path] = (content, now)
       since = now
     return not _known_dead(content) and now - since < self._expiry_seconds
+
+
+def _leases(folder: epath.PathLike) -> list[epath.Path]:
+  return [path for path in files.entries(folder) if path.suffix == ".json"]
 
 
 def _machine() -> str:

@@ -9,9 +9,11 @@ import json
 import pathlib
 from typing import Any, Literal
 
+from etils import epath
 from flax import traverse_util
 import numpy as np
 
+from realm_jax import files
 from realm_jax.config import RunConfig
 from realm_jax.models.embedder import tower
 from realm_jax.shapes import Params
@@ -60,16 +62,17 @@ class Manifest:
     return json.dumps(dataclasses.asdict(self), indent=2)
 
   @classmethod
-  def read(cls, directory: pathlib.Path) -> "Manifest":
+  def read(cls, directory: epath.PathLike) -> "Manifest":
     """Reads a version's manifest.
 
     Raises:
       FileNotFoundError: there is none, so the version is not published.
       ValueError: it is malformed, of another format or of another version.
     """
+    directory = epath.Path(directory)
     path = directory / MANIFEST
     try:
-      raw = json.loads(path.read_text(encoding="utf-8"))
+      raw = json.loads(path.read_text())
       if raw["format"] != _FORMAT:
         raise ValueError(
           f"format {raw['format']}, and this program reads {_FORMAT}"
@@ -86,11 +89,13 @@ class Manifest:
       ) from error
 
 
-def describe_file(directory: pathlib.Path, path: pathlib.Path) -> StoredFile:
+def describe_file(
+  directory: epath.PathLike, path: epath.PathLike
+) -> StoredFile:
   """Measures a file of the version in `directory`."""
   return StoredFile(
-    path=path.relative_to(directory).as_posix(),
-    num_bytes=path.stat().st_size,
+    path=epath.Path(path).relative_to(directory).as_posix(),
+    num_bytes=files.size(path),
     sha256=sha256_of(path),
   )
 
@@ -128,7 +133,7 @@ def embedder_hash(run: RunConfig, retriever: Params) -> str:
 
 
 def check_files(
-  directory: pathlib.Path, files: Sequence[StoredFile], *, checksums: bool
+  directory: epath.PathLike, stored: Sequence[StoredFile], *, checksums: bool
 ) -> None:
   """Compares files with what a manifest says of them.
 
@@ -136,26 +141,42 @@ def check_files(
     ValueError: a size, or (with `checksums`) a checksum, differs, or a file
       is gone; the message has both values.
   """
-  for file in files:
-    path = directory / file.path
-    if not path.exists():
-      found: Any = "absent"
-      expected: Any = file.num_bytes
-    elif (found := path.stat().st_size) != file.num_bytes:
-      expected = file.num_bytes
-    elif checksums and (found := sha256_of(path)) != file.sha256:
-      expected = file.sha256
-    else:
-      continue
-    raise ValueError(
-      f"{path} is damaged: {found}, where the manifest says {expected}. "
-      "`realm build-index` makes the version anew."
-    )
+  for file in stored:
+    path = epath.Path(directory) / file.path
+    if damage := find_damage(path, file, checksums=checksums):
+      raise damage_error(directory, file, damage)
 
 
-def sha256_of(path: pathlib.Path) -> str:
+def damage_error(
+  directory: epath.PathLike, stored: StoredFile, damage: str
+) -> ValueError:
+  """Returns the error to raise for a file of the version in `directory`."""
+  return ValueError(
+    f"{epath.Path(directory) / stored.path} is damaged: {damage}. `realm "
+    "build-index` makes the version anew."
+  )
+
+
+def find_damage(
+  path: epath.PathLike, stored: StoredFile, *, checksums: bool
+) -> str:
+  """Says how a file differs from what is known of it; "" if it does not."""
+  found: Any
+  expected: Any
+  try:
+    found, expected = files.size(path), stored.num_bytes
+  except FileNotFoundError:
+    found, expected = "absent", stored.num_bytes
+  if found == expected and checksums:
+    found, expected = sha256_of(path), stored.sha256
+  if found == expected:
+    return ""
+  return f"{found}, where the manifest says {expected}"
+
+
+def sha256_of(path: epath.PathLike) -> str:
   """The SHA-256 of a file's bytes, in hexadecimal."""
-  with path.open("rb", buffering=0) as file:
+  with epath.Path(path).open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

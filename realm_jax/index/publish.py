@@ -6,11 +6,10 @@ No directory is renamed, as object stores cannot.
 """
 
 import json
-import os
-import pathlib
 
 from etils import epath
 
+from realm_jax import files
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import damage, drafts
 from realm_jax.index.manifest import MANIFEST, Manifest
@@ -43,31 +42,31 @@ def check_newest(
     )
 
 
-def publish(directory: pathlib.Path, manifest: Manifest) -> None:
+def publish(directory: epath.PathLike, manifest: Manifest) -> None:
   """Makes a complete draft visible.
 
   Raises:
     ValueError: see `check_newest`.
   """
+  directory = epath.Path(directory)
   workdir = directory.parent.parent
   check_newest(workdir, manifest.corpus_fingerprint, manifest.step)
-  # The manifest is whole before it gets its name.
-  draft = directory / f".{MANIFEST}"
-  draft.write_text(manifest.dumps(), encoding="utf-8")
-  os.replace(draft, directory / MANIFEST)
+  files.write_whole(directory / MANIFEST, manifest.dumps())
   _refusal_path(workdir, manifest.version).unlink(missing_ok=True)
   damage.clear(directory)
 
 
 def refuse(
-  directory: pathlib.Path, reason: str, checks: dict[str, float]
+  directory: epath.PathLike, reason: str, checks: dict[str, float]
 ) -> None:
   """Removes a draft that failed its checks, and keeps the evidence."""
+  directory = epath.Path(directory)
   drafts.discard(directory)
   damage.clear(directory)
   text = json.dumps({"reason": reason, "checks": checks}, indent=2)
-  path = _refusal_path(directory.parent.parent, directory.name)
-  path.write_text(text, encoding="utf-8")
+  files.write_whole(
+    _refusal_path(directory.parent.parent, directory.name), text
+  )
 
 
 def refusal(workdir: epath.PathLike, version: str) -> str | None:
@@ -75,15 +74,21 @@ def refusal(workdir: epath.PathLike, version: str) -> str | None:
   path = _refusal_path(workdir, version)
   if not path.exists():
     return None
-  return json.loads(path.read_text(encoding="utf-8"))["reason"]
+  return json.loads(path.read_text())["reason"]
 
 
-def list_refused(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
-  """Returns the versions of a corpus that failed their checks."""
-  paths = index_folder(workdir).glob(f"*{_REFUSED}")
-  names = (path.name.removesuffix(_REFUSED) for path in paths)
-  return of_corpus(names, corpus.fingerprint)
+def list_refused(
+  workdir: epath.PathLike, corpus: PassageCorpus | None = None
+) -> list[str]:
+  """Returns the versions, of one corpus or of all, that failed their checks."""
+  paths = files.entries(index_folder(workdir))
+  names = [
+    path.name.removesuffix(_REFUSED)
+    for path in paths
+    if path.name.endswith(_REFUSED)
+  ]
+  return names if corpus is None else of_corpus(names, corpus.fingerprint)
 
 
-def _refusal_path(workdir: epath.PathLike, version: str) -> pathlib.Path:
+def _refusal_path(workdir: epath.PathLike, version: str) -> epath.Path:
   return index_folder(workdir) / f"{version}{_REFUSED}"

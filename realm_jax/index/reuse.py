@@ -14,9 +14,9 @@ import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.corpus_edits import unchanged_rows
-from realm_jax.index import damage, store
+from realm_jax.index import damage, mirror, store
 from realm_jax.index.embeddings import Embeddings
-from realm_jax.index.manifest import Manifest, check_files
+from realm_jax.index.manifest import Manifest, StoredFile
 
 PASSAGES_FILE = "passages.npy"  # u64[N]: a hash of what was embedded.
 
@@ -66,16 +66,23 @@ def known_vectors(
     try:
       with damage.reporting(directory):
         manifest = Manifest.read(directory)
-        if manifest.embedder_hash != embedder_hash:
-          continue
-        # What is copied must be what was published.
-        copied = {*manifest.shards, PASSAGES_FILE}
-        files = [file for file in manifest.files if file.path in copied]
-        check_files(directory, files, checksums=True)
-      embeddings = store.open_embeddings(directory, manifest)
-      hashes = np.load(directory / PASSAGES_FILE)
+      if manifest.embedder_hash != embedder_hash:
+        continue
+      with mirror.in_use(directory):
+        with damage.reporting(directory):
+          # What is copied must be what was published.
+          mirror.fetch(directory, _needed(manifest), checksums=True)
+        local = mirror.folder(directory)
+        # What is mapped stays readable when its file is removed.
+        embeddings = store.open_embeddings(local, manifest)
+        hashes = np.load(local / PASSAGES_FILE)
     except (FileNotFoundError, damage.VersionDamaged):
       continue  # Pruned just now, or of no use.
     rows = unchanged_rows(hashes, corpus.passage_hashes)
     return KnownVectors(version, embeddings, rows)
   return None
+
+
+def _needed(manifest: Manifest) -> list[StoredFile]:
+  names = {*manifest.shards, PASSAGES_FILE}
+  return [file for file in manifest.files if file.path in names]

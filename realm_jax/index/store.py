@@ -11,30 +11,25 @@ A directory without a manifest is not there for readers. `drafts` and
 `publish` write.
 """
 
-import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 import contextlib
 import dataclasses
-import functools
-import os
 import pathlib
 import re
-import threading
 import weakref
 
 from etils import epath
 import numpy as np
 
-from realm_jax import sharding
+from realm_jax import files, sharding
 from realm_jax.config import RetrievalConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index import damage
+from realm_jax.index import damage, lease, mirror
 from realm_jax.index.device import DeviceIndex
 from realm_jax.index.drafts import read_params
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
-from realm_jax.index.lease import Leases
-from realm_jax.index.manifest import MANIFEST, Manifest, check_files
+from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.scann_backend import ScannParameters, load_scann
 from realm_jax.index.search import Index
 from realm_jax.shapes import Params
@@ -42,9 +37,6 @@ from realm_jax.shapes import Params
 # Beyond this, reading everything twice would delay an open by seconds: sizes
 # are always checked, checksums up to here or on request.
 CHECKSUM_BYTES = 2**30
-# How often this process has each version open, by its readers' folder.
-_uses: collections.Counter[pathlib.Path] = collections.Counter()
-_reading_lock = threading.RLock()  # Finalisers run in the middle of anything.
 _VERSION = re.compile(r"(\d{8,})-[0-9a-f]{8}")
 
 
@@ -55,24 +47,15 @@ class IndexVersion:
   version: str
   step: int  # Of the checkpoint.
   manifest: Manifest
+  corpus: PassageCorpus  # Of the passages; rows are its rows.
   index: Index
   embeddings: Embeddings  # Memory-mapped.
   retriever_params: Params  # NumPy arrays; its queries go with these passages.
 
 
-def index_folder(workdir: epath.PathLike) -> pathlib.Path:
-  """Returns the directory of all versions.
-
-  Raises:
-    ValueError: `workdir` is a URL; versions are memory-mapped files.
-  """
-  if "://" in os.fspath(workdir):
-    raise ValueError(
-      f"workdir={os.fspath(workdir)!r} is a URL. Index versions are "
-      "memory-mapped: use a path, on a shared file system where several "
-      "hosts train."
-    )
-  return pathlib.Path(workdir) / "index"
+def index_folder(workdir: epath.PathLike) -> epath.Path:
+  """Returns the directory of all versions."""
+  return epath.Path(workdir) / "index"
 
 
 def version_name(step: int, corpus_fingerprint: str) -> str:
@@ -101,21 +84,21 @@ def list_versions(
   return _list(workdir, corpus, published=True)
 
 
-def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
-  """Returns the versions of a corpus that are being made, by step."""
+def list_drafts(
+  workdir: epath.PathLike, corpus: PassageCorpus | None = None
+) -> list[str]:
+  """Returns the versions that are being made by step, as `list_versions`."""
   return _list(workdir, corpus, published=False)
 
 
 def _list(
   workdir: epath.PathLike, corpus: PassageCorpus | None, *, published: bool
 ) -> list[str]:
-  folder = index_folder(workdir)
-  if not folder.exists():
-    return []
+  folders = files.subfolders(index_folder(workdir), MANIFEST)
   names = [
-    path.name
-    for path in folder.iterdir()
-    if _VERSION.fullmatch(path.name) and (path / MANIFEST).exists() == published
+    name
+    for name, committed in folders.items()
+    if _VERSION.fullmatch(name) and committed == published
   ]
   if corpus is not None:
     names = of_corpus(names, corpus.fingerprint)
@@ -125,23 +108,6 @@ def _list(
 def of_corpus(versions: Iterable[str], fingerprint: str) -> list[str]:
   """Returns the versions of one corpus, by their names."""
   return [name for name in versions if name.endswith(f"-{fingerprint[:8]}")]
-
-
-def newest_version(workdir: epath.PathLike, corpus: PassageCorpus) -> str:
-  """Returns the version of this corpus with the newest checkpoint.
-
-  Raises:
-    FileNotFoundError: there is none.
-  """
-  versions = list_versions(workdir, corpus)
-  if not versions:
-    others = list_versions(workdir)
-    raise FileNotFoundError(
-      f"{index_folder(workdir)} has no version for the corpus with "
-      f"fingerprint {corpus.fingerprint[:8]} (others: {others}). Run `realm "
-      f"build-index --workdir={os.fspath(workdir)} --corpus=<its directory>`."
-    )
-  return versions[-1]
 
 
 def open_version(
@@ -168,70 +134,48 @@ def open_version(
     )
   with contextlib.ExitStack() as stack:
     # Before anything is read: what is half read must not be deleted either.
-    release = _hold(readers_folder(workdir, version))
-    stack.callback(release)
+    stack.enter_context(lease.reading(readers_folder(workdir, version)))
+    stack.enter_context(mirror.in_use(directory))
     with damage.reporting(directory):
       manifest = Manifest.read(directory)
       total = sum(file.num_bytes for file in manifest.files)
-      check_files(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
+      mirror.fetch(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
     _check_belongs(manifest, run, corpus)
-    opened = open_files(directory, manifest, run.retrieval)
-    stack.pop_all()
-  weakref.finalize(opened, release)
+    local = mirror.folder(directory)
+    opened = open_files(local, manifest, corpus, run.retrieval)
+    weakref.finalize(opened, stack.pop_all().close)
   return opened
 
 
-def readers_folder(workdir: epath.PathLike, version: str) -> pathlib.Path:
+def readers_folder(workdir: epath.PathLike, version: str) -> epath.Path:
   """Returns where a version's readers leave their leases."""
   return index_folder(workdir) / "readers" / version
 
 
-def _hold(folder: pathlib.Path) -> Callable[[], None]:
-  """Takes a lease; the process' last use of `folder` ends it."""
-  leases = _reading()
-  with _reading_lock:
-    _uses[folder] += 1
-    lease = leases.take(folder)
-
-  def release() -> None:
-    with _reading_lock:
-      _uses[folder] -= 1
-      if not _uses[folder]:
-        leases.drop(lease)
-        # Empty, unless another process reads it: then it stays.
-        with contextlib.suppress(OSError):
-          folder.rmdir()
-
-  return release
-
-
-@functools.cache
-def _reading() -> Leases:
-  leases = Leases()
-  leases.start()
-  return leases
-
-
 def open_files(
-  directory: pathlib.Path,
+  directory: epath.PathLike,
   manifest: Manifest,
+  corpus: PassageCorpus,
   retrieval: RetrievalConfig | None = None,
 ) -> IndexVersion:
   """Opens a version, or a draft of one, as its manifest describes it.
 
   Args:
-    directory: of the version.
+    directory: of the version, on this host.
     manifest: its own.
+    corpus: that it is over.
     retrieval: of a reader; its "device" back end searches any version.
 
   Raises:
     ValueError: the embeddings' shape is not the manifest's.
   """
+  directory = pathlib.Path(directory)
   embeddings = open_embeddings(directory, manifest)
   return IndexVersion(
     version=manifest.version,
     step=manifest.step,
     manifest=manifest,
+    corpus=corpus,
     index=_open_index(directory, manifest, embeddings, retrieval),
     embeddings=embeddings,
     retriever_params=read_params(directory),
@@ -270,14 +214,17 @@ def _check_belongs(
     )
 
 
-def open_embeddings(directory: pathlib.Path, manifest: Manifest) -> Embeddings:
-  """Maps a version's vectors, or a draft's.
+def open_embeddings(
+  directory: epath.PathLike, manifest: Manifest
+) -> Embeddings:
+  """Maps a version's vectors, or a draft's, that are on this host.
 
   Raises:
     ValueError: their shape is not the manifest's.
   """
   shards = [
-    np.load(directory / shard, mmap_mode="r") for shard in manifest.shards
+    np.load(pathlib.Path(directory) / shard, mmap_mode="r")
+    for shard in manifest.shards
   ]
   embeddings = Embeddings(shards)
   shape = (manifest.num_passages, manifest.dim)

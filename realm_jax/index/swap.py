@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import logging
 import os
-import pathlib
 import threading
 import time
+import zlib
 
 from etils import epath
 import jax
@@ -20,8 +20,8 @@ import numpy as np
 
 from realm_jax import checkpoints
 from realm_jax.config import RefreshConfig, RunConfig
-from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import damage, publish, store
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.policy import next_step
 from realm_jax.index.store import IndexVersion
 from realm_jax.index.verify import VersionRefused
@@ -84,19 +84,19 @@ def lockstep_checkpoint(step: int, refresh: RefreshConfig) -> int:
   return refresh.last_refresh(step - refresh.lag_steps)
 
 
-def agree(ready_step: int | None) -> int | None:
-  """Returns the checkpoint step that every host has ready, or None.
+def agree(ready: str | None) -> str | None:
+  """Returns the version that every host has ready, or None.
 
   A collective: all hosts must call it between the same two steps, on the
   thread that dispatches them.
   """
   if jax.process_count() == 1:
-    return ready_step
-  mine = np.int32(-1 if ready_step is None else ready_step)
-  ready = np.asarray(multihost_utils.process_allgather(mine))
+    return ready
+  mine = np.uint32(zlib.crc32((ready or "").encode()))
+  others = np.asarray(multihost_utils.process_allgather(mine))
   # Hosts that poll at different moments may hold different versions for a
   # while; each goes on to the newest, so they come to hold the same.
-  return ready_step if (ready == mine).all() else None
+  return ready if (others == mine).all() else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,16 +116,18 @@ class IndexWatcher:
   """Opens published versions in the background, as the policy wants them.
 
   lockstep: each refresh checkpoint's version, in order, at most two ahead of
-  the trainer. Otherwise: always the newest.
+  the trainer. async: always the newest. never: that of checkpoint 0, and
+  again when the run moves to another corpus.
   """
 
   def __init__(
     self,
     workdir: epath.PathLike,
     run: RunConfig,
-    corpus: PassageCorpus,
+    corpora: Corpora,
     *,
     after_step: int = -1,
+    after: str = "",
     probe: Probe | None = None,
     poll_seconds: float = 0.5,
   ) -> None:
@@ -134,17 +136,19 @@ class IndexWatcher:
     Args:
       workdir: whose versions are watched.
       run: its config.
-      corpus: versions of other corpora are passed over.
-      after_step: only versions of newer checkpoints are opened.
+      corpora: versions over others are passed over.
+      after_step: only versions of newer checkpoints are opened, or else of
+        this one over the next corpus.
+      after: the version of that step that is open already.
       probe: measures a new version before it is called ready; it must not
         run a collective.
       poll_seconds: between two looks at the directory.
     """
-    self._workdir, self._run, self._corpus = workdir, run, corpus
+    self._workdir, self._run, self._corpora = workdir, run, corpora
     self._current: IndexVersion | None = None
     self._probe = probe
     self._poll_seconds = poll_seconds
-    self._opened_step = after_step
+    self._opened_step, self._opened = after_step, after
     self._ready: list[ReadyIndex] = []
     self._error: Exception | None = None
     self._changed = threading.Condition()
@@ -171,14 +175,11 @@ class IndexWatcher:
       return self._first_ready()
 
   def take(self, ready: ReadyIndex) -> None:
-    """Says that `ready` is now in use; older ones are forgotten."""
+    """Says that `ready` is now in use."""
     with self._changed:
       self._current = ready.version
-      self._ready = [
-        other
-        for other in self._ready
-        if other.version.step > ready.version.step
-      ]
+      # Not by step: another of its step may have come, over the next corpus.
+      self._ready = [other for other in self._ready if other is not ready]
 
   def require(self, step: int) -> ReadyIndex:
     """Waits for the version of checkpoint `step`.
@@ -247,7 +248,7 @@ class IndexWatcher:
     return self._ready[0] if self._ready else None
 
   def _check_not_refused(self, step: int) -> None:
-    version = store.version_name(step, self._corpus.fingerprint)
+    version = self._corpora.version_name(step)
     if reason := publish.refusal(self._workdir, version):
       raise VersionRefused(
         f"The index builder refused to publish {version}: {reason}", {}
@@ -255,9 +256,9 @@ class IndexWatcher:
 
   def _check_can_come(self, oldest: int, due: int) -> None:
     """Raises VersionRefused if the builder has nothing left to build."""
-    versions = store.list_versions(self._workdir, self._corpus)
+    versions = self._corpora.in_force(store.list_versions(self._workdir))
     published = [store.step_of(name) for name in versions]
-    faulty = publish.list_refused(self._workdir, self._corpus)
+    faulty = self._corpora.in_force(publish.list_refused(self._workdir))
     refused = sorted(store.step_of(name) for name in faulty)
     if not refused or refused[-1] < due or max(published, default=-1) >= oldest:
       return
@@ -309,9 +310,8 @@ class IndexWatcher:
       return False
     started = time.monotonic()
     try:
-      opened = store.open_version(
-        self._workdir, version, self._run, self._corpus
-      )
+      corpus = self._corpora.of_version(version)
+      opened = store.open_version(self._workdir, version, self._run, corpus)
     except damage.VersionDamaged as error:
       _log.warning("Index version %s waits for a builder: %s", version, error)
       return False
@@ -326,13 +326,13 @@ class IndexWatcher:
       open_seconds=time.monotonic() - started,
     )
     with self._changed:
-      self._opened_step = opened.step
+      self._opened_step, self._opened = opened.step, version
       kept = self._ready if self._lockstep else []
       self._ready = [*kept, ready]
       self._changed.notify_all()
     return True
 
-  def _directory(self, version: str) -> pathlib.Path:
+  def _directory(self, version: str) -> epath.Path:
     return store.index_folder(self._workdir) / version
 
   @property
@@ -340,15 +340,22 @@ class IndexWatcher:
     return self._run.refresh.policy == "lockstep"
 
   def _next_version(self) -> str | None:
-    newer = [
-      version
-      for version in store.list_versions(self._workdir, self._corpus)
-      if store.step_of(version) > self._opened_step
+    refresh = self._run.refresh
+    names = [
+      name
+      for name in store.list_versions(self._workdir)
+      if refresh.policy == "async" or refresh.is_refresh(store.step_of(name))
     ]
     if not self._lockstep:
-      return newer[-1] if newer else None
+      newest = self._corpora.newest(names)
+      if newest is None or store.step_of(newest) < self._opened_step:
+        return None
+      return None if newest == self._opened else newest
     if len(self._ready) == 2:
       return None
-    refresh = self._run.refresh
-    due = [name for name in newer if refresh.is_refresh(store.step_of(name))]
+    due = [
+      name
+      for name in self._corpora.in_force(names)
+      if store.step_of(name) > self._opened_step
+    ]
     return due[0] if due else None

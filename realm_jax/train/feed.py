@@ -6,6 +6,7 @@ from typing import Any
 
 from realm_jax.checkpoints import RunPosition
 from realm_jax.config import RunConfig
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.swap import VersionSchedule
 from realm_jax.shapes import Batch, Sums
 from realm_jax.train.lookahead import Fed, LookAhead
@@ -137,7 +138,7 @@ def open_feed(
     versions = Versions(
       run,
       workdir,
-      stage.corpus,
+      Corpora(stage.corpus, workdir),
       stage.probe,
       first_step,
       entries,

@@ -2,14 +2,16 @@
 """Scalars of a run: TensorBoard events and `metrics.jsonl`, the same ones."""
 
 from collections.abc import Mapping
+import contextlib
 import json
-import os
 import pathlib
 
 import numpy as np
 import tensorboardX
 
+from realm_jax import files
 from realm_jax.shapes import Sums
+from realm_jax.train.spool import Spool
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -41,19 +43,25 @@ class MetricLog:
   """Writes scalars of a workdir; a restart drops what it will write again."""
 
   def __init__(self, workdir: str, first_step: int) -> None:
-    path = pathlib.Path(workdir) / METRICS_FILE
+    """Use it as a context manager."""
+    self._stack = contextlib.ExitStack()
+    self._spool = self._stack.enter_context(Spool(workdir))
+    self._spool.fetch(METRICS_FILE)
+    path = self._spool.folder / METRICS_FILE
     _truncate_after(path, first_step)
-    self._lines = path.open("a", encoding="utf-8")
-    self._events = tensorboardX.SummaryWriter(
-      workdir, purge_step=first_step + 1 if first_step else None
+    self._lines = self._stack.enter_context(path.open("a", encoding="utf-8"))
+    self._events = self._stack.enter_context(
+      tensorboardX.SummaryWriter(
+        str(self._spool.folder),
+        purge_step=first_step + 1 if first_step else None,
+      )
     )
 
   def __enter__(self) -> "MetricLog":
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._lines.close()
-    self._events.close()
+    self._stack.close()
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends one line {"step", name: value, ...} and the same events."""
@@ -61,6 +69,7 @@ class MetricLog:
     self._lines.flush()
     for name, value in scalars.items():
       self._events.add_scalar(name, value, step)
+    self._spool.changed()
 
 
 def _truncate_after(path: pathlib.Path, step: int) -> None:
@@ -75,6 +84,4 @@ def _truncate_after(path: pathlib.Path, step: int) -> None:
       continue
     if record["step"] <= step:
       kept.append(line)
-  draft = path.with_suffix(".tmp")
-  draft.write_text("".join(kept), encoding="utf-8")
-  os.replace(draft, path)
+  files.write_whole(path, "".join(kept))

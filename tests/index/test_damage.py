@@ -7,6 +7,7 @@ import pytest
 from realm_jax import checkpoints
 from realm_jax.index import damage, publish, reuse, store
 from realm_jax.index.builder import build_index
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.swap import IndexWatcher
 from tests.index.conftest import publish as publish_version
 from tests.index.conftest import save_checkpoints
@@ -117,7 +118,9 @@ def test_a_watcher_waits_for_a_damaged_version_to_be_made_anew(
   caplog.set_level(logging.WARNING)
   version = publish_version(workdir, 10, corpus)
   flip(workdir, version)
-  with IndexWatcher(workdir, run, corpus, poll_seconds=0.01) as watcher:
+  with IndexWatcher(
+    workdir, run, Corpora(corpus), poll_seconds=0.01
+  ) as watcher:
     while "waits for a builder" not in caplog.text:
       assert watcher.ready() is None
     flip(workdir, version)  # Back to what it was.

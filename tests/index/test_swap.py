@@ -8,6 +8,7 @@ import pytest
 from realm_jax.config import RefreshConfig
 from realm_jax.index import drafts, store, swap
 from realm_jax.index import publish as publishing
+from realm_jax.index.corpora import Corpora, write_move
 from realm_jax.index.swap import (
   IndexWatcher,
   VersionSchedule,
@@ -15,7 +16,7 @@ from realm_jax.index.swap import (
   lockstep_checkpoint,
 )
 from realm_jax.index.verify import VersionRefused
-from tests.index.conftest import draft, publish, save_checkpoints
+from tests.index.conftest import draft, publish, save_checkpoints, to
 
 
 def test_a_version_serves_from_its_first_step_until_the_next():
@@ -55,22 +56,27 @@ def test_under_lockstep_listed_checkpoints_serve_from_their_lag_on():
 
 def test_one_host_agrees_with_itself():
   assert agree(None) is None
-  assert agree(30) == 30
+  assert agree("a") == "a"
 
 
 @pytest.mark.parametrize(
-  ("others", "agreed"), [([30, 30], 30), ([30, 20], None), ([30, -1], None)]
+  ("other", "agreed"), [("a", "a"), ("b", None), (None, None)]
 )
-def test_hosts_agree_only_on_what_all_have_ready(monkeypatch, others, agreed):
+def test_hosts_agree_only_on_what_all_have_ready(monkeypatch, other, agreed):
+  told = []
   monkeypatch.setattr(swap.jax, "process_count", lambda: 2)
   monkeypatch.setattr(
-    swap.multihost_utils, "process_allgather", lambda mine: others
+    swap.multihost_utils,
+    "process_allgather",
+    lambda mine: told.append(mine) or told,
   )
-  assert agree(30) == agreed
+  agree(other)
+  assert agree("a") == agreed
 
 
 def _watch(tmp_path, run, corpus, **options):
-  return IndexWatcher(tmp_path, run, corpus, poll_seconds=0.01, **options)
+  corpora = Corpora(corpus, tmp_path)
+  return IndexWatcher(tmp_path, run, corpora, poll_seconds=0.01, **options)
 
 
 def _wait_ready(watcher, step):
@@ -97,6 +103,17 @@ def test_the_newest_version_becomes_ready_and_older_ones_are_skipped(
     assert _wait_ready(watcher, 37).open_seconds > 0
 
 
+def test_a_frozen_index_stays(tmp_path, run, corpus):
+  refresh = dataclasses.replace(run.refresh, policy="never")
+  run = dataclasses.replace(run, refresh=refresh)
+  for step in (0, 10):
+    publish(tmp_path, step, corpus)
+  with _watch(tmp_path, run, corpus) as watcher:
+    watcher.take(_wait_ready(watcher, 0))
+    time.sleep(0.1)
+    assert watcher.ready() is None
+
+
 def test_a_version_that_was_not_taken_gives_way_to_a_newer(
   tmp_path, run, corpus
 ):
@@ -109,9 +126,9 @@ def test_a_version_that_was_not_taken_gives_way_to_a_newer(
 def test_versions_up_to_a_step_and_of_other_corpora_are_passed_over(
   tmp_path, run, corpus, other_corpus
 ):
-  publish(tmp_path, 10, corpus)
+  name = publish(tmp_path, 10, corpus)
   publish(tmp_path, 20, other_corpus)
-  with _watch(tmp_path, run, corpus, after_step=10) as watcher:
+  with _watch(tmp_path, run, corpus, after_step=10, after=name) as watcher:
     publish(tmp_path, 30, corpus)
     _wait_ready(watcher, 30)
 
@@ -292,3 +309,61 @@ def test_a_version_that_can_no_longer_come_is_not_waited_for(
     pytest.raises(ValueError, match="checkpoint 10 is wanted"),
   ):
     watcher.require(10)
+
+
+def _wait_for_corpus(watcher, corpus):
+  deadline = time.monotonic() + 200
+  while time.monotonic() < deadline:
+    ready = watcher.ready()
+    if ready and ready.version.corpus.fingerprint == corpus.fingerprint:
+      return ready
+    time.sleep(0.01)
+  raise AssertionError("the corpus was not moved to")
+
+
+@pytest.mark.parametrize("policy", ["async", "never"])
+def test_a_move_makes_the_same_step_ready_again(
+  tmp_path, run, corpus, edited_corpus, policy
+):
+  refresh = dataclasses.replace(run.refresh, policy=policy)
+  run = dataclasses.replace(run, refresh=refresh)
+  publish(tmp_path, 0, corpus)
+  with _watch(tmp_path, run, corpus) as watcher:
+    old = _wait_ready(watcher, 0)
+    write_move(tmp_path, to(edited_corpus, from_step=0))
+    publish(tmp_path, 0, edited_corpus)
+    # It came between asking for the old one and taking that.
+    new = _wait_for_corpus(watcher, edited_corpus)
+    watcher.take(old)
+    assert watcher.ready() is new
+    watcher.take(new)
+    # What a slow builder had begun over the old corpus is passed over.
+    publish(tmp_path, 10, corpus)
+    time.sleep(0.1)
+    assert watcher.ready() is None
+
+
+def test_who_resumes_with_the_old_corpus_is_given_the_next(
+  tmp_path, run, corpus, edited_corpus
+):
+  old = publish(tmp_path, 10, corpus)
+  write_move(tmp_path, to(edited_corpus, from_step=10))
+  with _watch(tmp_path, run, corpus, after_step=10, after=old) as watcher:
+    publish(tmp_path, 10, edited_corpus)
+    _wait_for_corpus(watcher, edited_corpus)
+
+
+def test_lockstep_moves_at_one_checkpoint(
+  tmp_path, lockstep, corpus, edited_corpus
+):
+  write_move(tmp_path, to(edited_corpus, from_step=20))
+  for step in (0, 10, 20):
+    publish(tmp_path, step, corpus)
+  for step in (0, 10, 20, 30):
+    publish(tmp_path, step, edited_corpus)
+  with _watch(tmp_path, lockstep, corpus) as watcher:
+    for step in (0, 10, 20, 30):
+      ready = watcher.require(step)
+      wanted = corpus if step < 20 else edited_corpus
+      assert ready.version.corpus.fingerprint == wanted.fingerprint
+      watcher.take(ready)

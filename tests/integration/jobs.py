@@ -160,6 +160,11 @@ class Reader:
   def __exit__(self, *_: object) -> None:
     self._closing.set()
     self._thread.join()
+    # A thread of its own ends our leases.
+    deadline = time.monotonic() + 10
+    leases = self._workdir / "index" / "readers"
+    while list(leases.glob("*/*")) and time.monotonic() < deadline:
+      time.sleep(0.02)
     if self._error:
       raise self._error
 
@@ -247,7 +252,8 @@ def leaks(workdir: pathlib.Path, corpus: PassageCorpus) -> list[str]:
   kept = {*ours[-run.refresh.keep_versions :], *(needed or ())}
   for path in (workdir / "index").iterdir():
     if path.name == "readers":
-      left += path.iterdir()
+      left += path.glob("*/*")
+      left += [each for each in path.iterdir() if each.name not in versions]
     elif path.name not in versions or path.name in {*ours} - kept:
       left.append(path)
     else:

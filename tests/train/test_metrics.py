@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import time
 
+from etils import epath
 import numpy as np
 
+from realm_jax import files
 from realm_jax.train.metrics import Means, MetricLog
 
 
@@ -38,3 +41,23 @@ def test_tensorboard_gets_the_same_scalars(tmp_path):
   with MetricLog(str(tmp_path), 0) as log:
     log.write(10, {"loss": 1.5})
   assert list(tmp_path.glob("events*"))
+
+
+def test_a_workdir_in_a_store_has_the_same_files(url):
+  workdir = epath.Path(url)
+  with MetricLog(url, 0) as log:
+    for step in (10, 20, 30):
+      log.write(step, {"loss": step / 10})
+    # Long before the end of the run.
+    while not (workdir / "metrics.jsonl").exists():
+      time.sleep(0.01)
+  with MetricLog(url, 20) as log:
+    log.write(30, {"loss": 7.0})
+  assert lines(workdir / "metrics.jsonl") == [
+    {"step": 10, "loss": 1.0},
+    {"step": 20, "loss": 2.0},
+    {"step": 30, "loss": 7.0},
+  ]
+  events = [p for p in workdir.iterdir() if p.name.startswith("events")]
+  assert events
+  assert all(files.size(path) for path in events)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a workdir, which is a path or the URL of an object store.
+
+A store has no directories, no atomic rename and no lock, only whole objects
+that are written and replaced at once, and listings that show each write. What
+differs between the two is here; all else uses `epath.Path` for both.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import hashlib
+import os
+import pathlib
+import uuid
+
+from etils import epath
+import fsspec
+
+# Who polls for what others write must not be answered from what this process
+# saw before.
+fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+# TensorFlow, where it is installed, has a client of its own, with caches.
+os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+def is_url(path: epath.PathLike) -> bool:
+  """Whether `path` lies in an object store."""
+  return "://" in os.fspath(path)
+
+
+def write_whole(path: epath.PathLike, content: str | bytes) -> None:
+  """Writes or replaces a file that nobody sees half of, even after a kill."""
+  data = content.encode() if isinstance(content, str) else content
+  if is_url(path):
+    # One request. (A file object would commit what it has when the writing
+    # is broken off.)
+    store, key = _store(path)
+    store.pipe_file(key, data)
+    return
+  with new_file(pathlib.Path(path)) as own:
+    own.write_bytes(data)
+
+
+@contextlib.contextmanager
+def new_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a name for a file that appears as `path` once it is written."""
+  own = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+  try:
+    yield own
+    os.replace(own, path)
+  finally:
+    own.unlink(missing_ok=True)
+
+
+def entries(folder: epath.PathLike) -> list[epath.Path]:
+  """Returns what lies in a folder, by name; nothing where there is none."""
+  try:
+    return sorted(epath.Path(folder).iterdir())
+  except FileNotFoundError:
+    return []
+
+
+def subfolders(folder: epath.PathLike, marker: str) -> dict[str, bool]:
+  """Returns a folder's folders, and of each whether it holds a file `marker`.
+
+  One request to a store per 1,000 files below `folder`.
+  """
+  if not is_url(folder):
+    return {
+      path.name: (path / marker).exists()
+      for path in entries(folder)
+      if path.is_dir()
+    }
+  found: dict[str, bool] = {}
+  for name in sizes(folder):
+    top, _, rest = name.partition("/")
+    if rest:
+      found[top] = found.get(top, False) or rest == marker
+  return found
+
+
+def sizes(folder: epath.PathLike) -> dict[str, int]:
+  """Returns the bytes of each file below a folder, by relative path."""
+  if is_url(folder):
+    store, key = _store(folder)
+    return {
+      path.removeprefix(f"{key}/"): info["size"]
+      for path, info in store.find(key, detail=True).items()
+      if path.startswith(f"{key}/")
+    }
+  found = {}
+  for top, _, names in os.walk(folder):
+    for path in (pathlib.Path(top) / name for name in names):
+      with contextlib.suppress(FileNotFoundError):  # Deleted just now.
+        found[path.relative_to(folder).as_posix()] = path.stat().st_size
+  return found
+
+
+def size(path: epath.PathLike) -> int:
+  """Returns a file's bytes.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  if is_url(path):
+    return int(epath.Path(path).stat().length)
+  return os.stat(path).st_size
+
+
+def upload(path: pathlib.Path, target: epath.PathLike) -> None:
+  """Copies a file of this host to a store; it appears there when whole."""
+  store, key = _store(target)
+  store.put_file(str(path), key)
+
+
+def download(source: epath.PathLike, path: pathlib.Path) -> None:
+  """Copies a file of a store to this host.
+
+  Raises:
+    FileNotFoundError: the store has none.
+  """
+  store, key = _store(source)
+  store.get_file(key, str(path))
+
+
+def cache() -> pathlib.Path:
+  """Returns this host's folder for what belongs to URLs: $REALM_CACHE."""
+  named = os.environ.get("REALM_CACHE") or "~/.cache/realm_jax"
+  return pathlib.Path(named).expanduser()
+
+
+def cached(kind: str, url: epath.PathLike) -> pathlib.Path:
+  """Returns the folder in `cache` for one kind of things of a URL."""
+  digest = hashlib.sha256(os.fspath(url).encode()).hexdigest()
+  return cache() / kind / f"{epath.Path(url).name}-{digest[:16]}"
+
+
+def _store(path: epath.PathLike) -> tuple[fsspec.AbstractFileSystem, str]:
+  """Returns the client of a URL's store, and the path within that."""
+  return fsspec.core.url_to_fs(os.fspath(path))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run whose workdir is the URL of a store, with real processes."""
+
+import json
+import os
+import shutil
+import signal
+
+from etils import epath
+import jax
+import numpy as np
+import pytest
+
+from realm_jax import checkpoints, files
+from realm_jax.eval.report import write_report
+from realm_jax.index import listing
+from tests.integration.test_resume import (
+  final_params,
+  finish,
+  launch,
+  schedule,
+  wait_for_step,
+)
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_tokenizer, tiny_corpus):
+  tiny_tokenizer.save(tmp_path / "tokenizer")
+  shutil.copytree(tiny_corpus.directory, tmp_path / "corpus")
+  return tmp_path
+
+
+def test_a_killed_run_in_a_store_ends_as_one_in_a_directory(folder, url):
+  workdir = epath.Path(url)
+  undisturbed = launch(folder, folder / "undisturbed")
+  process = launch(folder, url)
+  # Past the swap of step 12, and past the last checkpoint, of step 8.
+  wait_for_step(process, workdir, 14)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.communicate()
+  assert checkpoints.newest_step(url) == 8
+  finish(launch(folder, url))
+  finish(undisturbed)
+
+  assert schedule(url) == schedule(folder / "undisturbed")
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    final_params(url),
+    final_params(folder / "undisturbed"),
+  )
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  logged = [json.loads(line) for line in lines]
+  assert [x["step"] for x in logged if "loss" in x] == list(range(1, 25))
+  assert (workdir / checkpoints.TRAINING_DONE).read_text() == "24\n"
+  listing.list_index(url)
+  listing.verify_index(url)
+  assert "REALM pre-training" in write_report(url).read_text()
+  # Only what is of use is left.
+  assert {path.name for path in files.entries(workdir)} >= {"index", "report"}
+  assert not [
+    name for name in files.sizes(workdir / "index") if "leases" in name
+  ]
