@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from realm_jax.index import store
-from realm_jax.index.manifest import MANIFEST
+from realm_jax.index.manifest import MANIFEST, Manifest
 from tests.integration.jobs import (
   Jobs,
   Reader,
@@ -66,19 +66,15 @@ def _shard_damaged(damage, jobs):
   builder = jobs.builder("building the searcher")
   jobs.wait_for_stop(builder)
   kill(builder)
-  damage(_shard(jobs))
+  (directory,) = (jobs.workdir / "index").glob("00000000-????????")
+  damage(sorted((directory / "embeddings").iterdir())[1])
   builder = jobs.builder()
   jobs.wait_for(lambda: jobs.published(0), builder)
-  damage(_shard(jobs))
+  damage(directory / Manifest.read(directory).shards[1])
   trainer.send_signal(signal.SIGCONT)
   jobs.finish(trainer, builder)
-  assert "waits for a builder" in jobs.log.read_text()
+  assert "is made anew" in jobs.log.read_text()
   return {0}
-
-
-def _shard(jobs):
-  (directory,) = (jobs.workdir / "index").glob("00000000-????????")
-  return sorted((directory / "embeddings").iterdir())[1]
 
 
 def truncated_shard(jobs, _):
