@@ -10,11 +10,12 @@ from jax import numpy as jnp
 import numpy as np
 
 from realm_jax.config import RefreshConfig, RunConfig
+from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import drafts, publish, store
 from realm_jax.index.corpora import Corpora
 from realm_jax.index.drafts import DraftPlan
 from realm_jax.index.lease import LeaseObserver, Leases
-from realm_jax.index.manifest import Manifest, describe_file, describe_folder
+from realm_jax.index.manifest import Manifest, describe_file
 from realm_jax.index.scann_backend import ScannIndex
 from realm_jax.index.swap import IndexWatcher, agree
 
@@ -22,17 +23,16 @@ _STEPS = 50  # Before a version appears.
 _SIZE = 1024  # Of a step's matrix products.
 
 
-@dataclasses.dataclass(frozen=True)
-class StandInCorpus:
-  """What opening a version asks of a corpus."""
+class StandInCorpus(PassageCorpus):
+  """What opening a version asks of a corpus; it has no passages."""
 
-  num_passages: int
-  directory: str = ""
-  fingerprint: str = "0" * 64
-  tokenizer_fingerprint: str = "0" * 64
+  def __init__(self, num_passages: int) -> None:
+    self._num_passages = num_passages
+    self.directory = pathlib.Path()
+    self.fingerprint = self.tokenizer_fingerprint = "0" * 64
 
   def __len__(self) -> int:
-    return self.num_passages
+    return self._num_passages
 
 
 def publish_version(
@@ -57,7 +57,7 @@ def publish_version(
   )
   for shard in range(plan.num_shards):
     draft.add(shard, vectors[plan.rows(shard)])
-  directory, folder = draft.directory, draft.own_folder("scann")
+  directory, folder = draft.directory, draft.local_folder("scann")
   index.save(folder)
   publish.publish(
     directory,
@@ -77,7 +77,7 @@ def publish_version(
       files=(
         *draft.shards(),
         describe_file(directory, directory / drafts.PARAMS_FILE),
-        *describe_folder(directory, folder),
+        *draft.add_folder(folder),
       ),
       libraries={},
     ),
@@ -105,15 +105,14 @@ def measure(workdir: pathlib.Path, num_passages: int) -> dict[str, float]:
   run = RunConfig(refresh=RefreshConfig(policy="async"))
   corpus = StandInCorpus(num_passages)
   steps, holds, ready = [], [], None
-  # A stand-in has no passages, and none is read.
-  corpora = Corpora(corpus)  # type: ignore[arg-type]
-  watcher = IndexWatcher(workdir, run, corpora)
+  watcher = IndexWatcher(workdir, run, Corpora(corpus))
   with watcher:
     while ready is None:
       steps.append(step())
       started = time.perf_counter()
-      ready = watcher.ready()
-      if agree(ready.version.version if ready else None) is not None:
+      if agree([watcher.standing()], store.step_of).ready:
+        ready = watcher.ready()
+        assert ready is not None
         watcher.take(ready)
       holds.append(time.perf_counter() - started)
   return {

@@ -126,6 +126,17 @@ def _train_flags() -> None:
   flags.DEFINE_list(
     "may_differ", [], "Config keys in which a resumed run may differ."
   )
+  flags.DEFINE_string(
+    "coordinator",
+    "",
+    "host:port of process 0, where several processes train one run.",
+  )
+  flags.DEFINE_integer(
+    "num_processes", 1, "How many processes train the run.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
+  )
 
 
 def _train(args: list[str]) -> int:
@@ -133,18 +144,23 @@ def _train(args: list[str]) -> int:
   from realm_jax import allocator
 
   allocator.keep_freed_memory()
-  from realm_jax import config, workdir
+  from realm_jax import config, hosts, workdir
   from realm_jax.train import loop, stop
 
   run = config.parse(FLAGS.config)
-  workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
-  if loop.train(run, FLAGS.workdir):
-    return 0
-  print(
-    f"Stopped on request; {FLAGS.workdir} is saved. The same command goes on.",
-    file=sys.stderr,
-  )
-  return stop.STOPPED_EXIT_CODE
+  with hosts.joined(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id):
+    if hosts.is_lead():
+      workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
+    hosts.check_same("config", config.dumps(run))
+    if loop.train(run, FLAGS.workdir):
+      return 0
+    if hosts.is_lead():
+      print(
+        f"Stopped on request; {FLAGS.workdir} is saved. The same command "
+        "goes on.",
+        file=sys.stderr,
+      )
+    return stop.STOPPED_EXIT_CODE
 
 
 def _build_index_flags() -> None:

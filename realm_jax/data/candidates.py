@@ -97,12 +97,14 @@ class RealmCollator:
       min(corpus.max_pieces, run.lengths.passage),
       model_width=run.embedder.bert.hidden_size,
       multiple=num_devices,
+      process_count=process_count,
     )
     self._joints = packing.plan(
       self._joint_lengths(queries, rows),
       min(longest, run.lengths.joint),
       model_width=run.encoder.hidden_size,
       multiple=num_devices,
+      process_count=process_count,
     )
 
   def _simulate(
@@ -148,10 +150,7 @@ class RealmCollator:
     return len(self._joints.rungs)
 
   def rung(self, examples: Batch, candidates: Candidates) -> int:
-    """Returns the cheapest shape that fits; processes must agree on one.
-
-    Every process passes the largest of their answers to `batch`.
-    """
+    """Returns the cheapest shape that fits."""
     lengths = self._lengths(examples["query"], self._all_rows(candidates))
     return max(
       self._passages.first_fit(lengths.passages),

@@ -394,8 +394,10 @@ class _Builder:
       libraries=library_versions(),
     )
     clock.lap("index")
-    # What is verified is what a reader would open.
-    opened = store.open_files(draft.local, manifest, self._corpus)
+    # What is verified is what the trainer will search: recall is of that.
+    opened = store.open_files(
+      draft.local, manifest, self._corpus, self.run.retrieval
+    )
     checks = verify(
       opened.index,
       opened.embeddings,

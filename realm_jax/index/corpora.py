@@ -102,27 +102,33 @@ class Corpora:
     Raises:
       ValueError: none; it is over a strange corpus.
     """
-    moves = self.moves()
-    if not (found := _move_of(moves, version)):
+    # Trainers ask between two steps: a file is looked for only if need be.
+    found = _move_of(self._moves, version) or _move_of(self.moves(), version)
+    if not found:
       raise ValueError(
         f"Index version {version} is over a corpus that is none of this run's: "
-        f"{[move.directory for move in moves]}."
+        f"{[move.directory for move in self._moves]}."
       )
     return found
 
-  def newest(self, versions: Iterable[str]) -> str | None:
-    """Returns the version to serve: the newest of the last move with any.
+  def rank(self, version: str) -> tuple[int, int]:
+    """Orders versions: by the last move by which one may serve, then by step.
 
     So a corpus is left as soon as there is an index of the next one, and
-    nobody goes back.
+    nobody goes back. Raises as `move_of` does.
     """
+    return self.move_of(version).number, store.step_of(version)
+
+  def ranked(self, versions: Iterable[str]) -> list[str]:
+    """Returns those that may serve, by rank."""
     moves = self.moves()
-    ranks = {
-      (move.number, store.step_of(name)): name
-      for name in versions
-      if (move := _move_of(moves, name))
-    }
-    return ranks[max(ranks)] if ranks else None
+    serving = [name for name in versions if _move_of(moves, name)]
+    return sorted(serving, key=self.rank)
+
+  def newest(self, versions: Iterable[str]) -> str | None:
+    """Returns the version to serve, or None if none may."""
+    ranked = self.ranked(versions)
+    return ranked[-1] if ranked else None
 
   def newest_version(self, workdir: epath.PathLike) -> str:
     """Returns the published version to serve.

@@ -11,12 +11,9 @@ import logging
 import os
 import threading
 import time
-import zlib
+from typing import Any, NamedTuple
 
 from etils import epath
-import jax
-from jax.experimental import multihost_utils
-import numpy as np
 
 from realm_jax import checkpoints
 from realm_jax.config import RefreshConfig, RunConfig
@@ -84,19 +81,34 @@ def lockstep_checkpoint(step: int, refresh: RefreshConfig) -> int:
   return refresh.last_refresh(step - refresh.lag_steps)
 
 
-def agree(ready: str | None) -> str | None:
-  """Returns the version that every host has ready, or None.
+class Standing(NamedTuple):
+  """How far one host has come with its next version; "" for none."""
 
-  A collective: all hosts must call it between the same two steps, on the
-  thread that dispatches them.
+  wanted: str  # That it opens, or would open if all do.
+  ready: str  # That is open, and not yet in use.
+
+
+def agree(
+  standings: Sequence[Standing], rank: Callable[[str], Any]
+) -> Standing:
+  """Returns what all hosts shall open next, and what they shall swap in now.
+
+  Hosts look at different moments, so they see different versions as the
+  newest. All open the oldest of those, which every host sees; and they stay
+  with it until it is swapped in, whatever is published meanwhile: chasing the
+  newest, they might never have the same one. So a host has one version open
+  beside the one in use.
+
+  Args:
+    standings: of all hosts, at the same step.
+    rank: orders versions, see `Corpora.rank`.
   """
-  if jax.process_count() == 1:
-    return ready
-  mine = np.uint32(zlib.crc32((ready or "").encode()))
-  others = np.asarray(multihost_utils.process_allgather(mine))
-  # Hosts that poll at different moments may hold different versions for a
-  # while; each goes on to the newest, so they come to hold the same.
-  return ready if (others == mine).all() else None
+  wanted = [standing.wanted for standing in standings]
+  ready = {standing.ready for standing in standings}
+  return Standing(
+    wanted="" if "" in wanted else min(wanted, key=rank),
+    ready=ready.pop() if len(ready) == 1 else "",
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +140,7 @@ class IndexWatcher:
     *,
     after_step: int = -1,
     after: str = "",
+    aimed: bool = False,
     probe: Probe | None = None,
     poll_seconds: float = 0.5,
   ) -> None:
@@ -140,6 +153,8 @@ class IndexWatcher:
       after_step: only versions of newer checkpoints are opened, or else of
         this one over the next corpus.
       after: the version of that step that is open already.
+      aimed: open only what `aim` names, as several hosts agree on it; not
+        under lockstep, where they do without words.
       probe: measures a new version before it is called ready; it must not
         run a collective.
       poll_seconds: between two looks at the directory.
@@ -149,6 +164,10 @@ class IndexWatcher:
     self._probe = probe
     self._poll_seconds = poll_seconds
     self._opened_step, self._opened = after_step, after
+    self._aimed = aimed
+    self._aim = ""
+    # What may be opened next, as the thread saw it last; the newest last.
+    self._listed: Sequence[str] = ()
     self._ready: list[ReadyIndex] = []
     self._error: Exception | None = None
     self._changed = threading.Condition()
@@ -173,6 +192,22 @@ class IndexWatcher:
     """
     with self._changed:
       return self._first_ready()
+
+  def standing(self) -> Standing:
+    """Returns what this host would open next and what it has open.
+
+    Raises:
+      Exception: what opening or probing a version raised on the thread.
+    """
+    with self._changed:
+      ready = self._first_ready()
+      wanted = self._wanted()
+      return Standing(wanted, ready.version.version if ready else "")
+
+  def aim(self, version: str) -> None:
+    """Has `version` opened, if it is not open already; "" for none."""
+    with self._changed:
+      self._aim = version
 
   def take(self, ready: ReadyIndex) -> None:
     """Says that `ready` is now in use."""
@@ -215,32 +250,27 @@ class IndexWatcher:
       )
     return ready
 
-  def require_since(
-    self, oldest: int, due: int, stopping: Callable[[], bool]
-  ) -> ReadyIndex | None:
-    """Waits for a version of checkpoint `oldest` or a newer one.
+  def wait_since(self, oldest: int, due: int, seconds: float) -> None:
+    """Waits for a moment, as a version of `oldest` or newer is wanted.
 
     Args:
       oldest: the first checkpoint step that will do.
       due: the newest refresh step whose checkpoint the builder can take.
-      stopping: asked now and then; once True, the wait ends with None.
+      seconds: that have been waited in all.
 
     Raises:
       Exception: what opening or probing a version raised on the thread.
       VersionRefused: the builder found the last one faulty that could come.
       TimeoutError: none came within refresh.wait_seconds.
     """
-    deadline = time.monotonic() + self._run.refresh.wait_seconds
     with self._changed:
-      while not stopping():
-        ready = self._first_ready()
-        if ready is not None and ready.version.step >= oldest:
-          return ready
-        self._check_can_come(oldest, due)
-        if time.monotonic() >= deadline:
-          raise TimeoutError(self._too_old(oldest))
-        self._changed.wait(self._poll_seconds)
-    return None
+      ready = self._first_ready()
+      if ready is not None and ready.version.step >= oldest:
+        return
+      self._check_can_come(oldest, due)
+      if seconds >= self._run.refresh.wait_seconds:
+        raise TimeoutError(self._too_old(oldest) if oldest else self._late(0))
+      self._changed.wait(self._poll_seconds)
 
   def _first_ready(self) -> ReadyIndex | None:
     if self._error is not None:
@@ -327,6 +357,8 @@ class IndexWatcher:
     )
     with self._changed:
       self._opened_step, self._opened = opened.step, version
+      if version in self._listed:
+        self._listed = self._listed[self._listed.index(version) + 1 :]
       kept = self._ready if self._lockstep else []
       self._ready = [*kept, ready]
       self._changed.notify_all()
@@ -347,10 +379,7 @@ class IndexWatcher:
       if refresh.policy == "async" or refresh.is_refresh(store.step_of(name))
     ]
     if not self._lockstep:
-      newest = self._corpora.newest(names)
-      if newest is None or store.step_of(newest) < self._opened_step:
-        return None
-      return None if newest == self._opened else newest
+      return self._choose(names)
     if len(self._ready) == 2:
       return None
     due = [
@@ -359,3 +388,29 @@ class IndexWatcher:
       if store.step_of(name) > self._opened_step
     ]
     return due[0] if due else None
+
+  def _choose(self, names: Sequence[str]) -> str | None:
+    """Returns the newest; where hosts must agree, what they agreed on."""
+    newer = self._newer(names)
+    with self._changed:
+      self._listed = newer
+      if self._aimed:
+        return self._aim if self._aim in newer else None
+      return newer[-1] if newer else None
+
+  def _newer(self, names: Sequence[str]) -> list[str]:
+    """Returns what may follow the version opened last, the newest last."""
+    rank = self._corpora.rank
+    return [
+      name
+      for name in self._corpora.ranked(names)
+      if store.step_of(name) >= self._opened_step
+      and (not self._opened or rank(name) > rank(self._opened))
+    ]
+
+  def _wanted(self) -> str:
+    """Returns the aim until it is in use, if it is there; else the newest."""
+    open_now = [ready.version.version for ready in self._ready]
+    if self._aim in self._listed or self._aim in open_now:
+      return self._aim
+    return self._listed[-1] if self._listed else ""

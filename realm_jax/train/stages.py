@@ -103,6 +103,7 @@ class _Reading:
       run.lengths.joint,
       model_width=run.encoder.hidden_size,
       multiple=jax.local_device_count(),
+      process_count=jax.process_count(),
     )
 
   def batches(self) -> grain.DatasetIterator:
@@ -110,9 +111,7 @@ class _Reading:
 
   def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
     del index
-    joint = self._packing.fit(
-      examples["joint"], jax.process_index(), jax.process_count()
-    )
+    joint = self._packing.fit(examples["joint"], jax.process_index())
     return {**examples, "joint": joint}
 
   def shapes(self) -> Iterator[Batch]:
@@ -167,14 +166,7 @@ class _Realm:
     if not self._inputs.run.retrieval.exclude_own:
       source_rows = np.full_like(source_rows, -1)
     chosen = choose_candidates(found.ids, source_rows, num_candidates)
-    collator = self._collator.over(index.corpus)
-    # All hosts must take one shape, and no thread may ask the others for it.
-    rung = (
-      collator.rung(examples, chosen)
-      if jax.process_count() == 1
-      else collator.num_shapes - 1
-    )
-    return collator.batch(examples, chosen, rung)
+    return self._collator.over(index.corpus)(examples, chosen)
 
   def shapes(self) -> Iterator[Batch]:
     return self._collator.dummy_batches()

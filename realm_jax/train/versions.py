@@ -8,9 +8,13 @@ version, and the assignment can be saved and replayed.
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import logging
 import threading
 import time
 
+import jax
+
+from realm_jax import hosts
 from realm_jax.config import RunConfig
 from realm_jax.index import store
 from realm_jax.index.corpora import Corpora, Move
@@ -19,12 +23,15 @@ from realm_jax.index.store import IndexVersion
 from realm_jax.index.swap import (
   IndexWatcher,
   ReadyIndex,
+  Standing,
   VersionSchedule,
   agree,
   lockstep_checkpoint,
 )
 from realm_jax.train.lookahead import Fed
+from realm_jax.train.stop import Stopped
 
+_log = logging.getLogger(__name__)
 # (new version, the one before or None) -> metrics of searching with it.
 Probe = Callable[[IndexVersion, IndexVersion | None], dict[str, float]]
 
@@ -100,8 +107,7 @@ class Versions:
       first_step: that will be planned.
       entries: the schedule of a resumed run.
       warn: tells a person that the index is late.
-      stopping: whether the run was asked to stop, the same on every host;
-        nothing is waited for then.
+      stopping: whether this host was asked to stop.
     """
     self._run, self._workdir, self._corpora = run, workdir, corpora
     self._lockstep = run.refresh.policy == "lockstep"
@@ -124,6 +130,7 @@ class Versions:
       corpora,
       after_step=after,
       after=replayed[-1] if replayed else "",
+      aimed=jax.process_count() > 1,
       probe=probe,
     )
     if not self._lockstep:  # There the watcher opens them, in order.
@@ -139,7 +146,12 @@ class Versions:
     self._watcher.__exit__()
 
   def plan(self, step: int) -> str:
-    """Returns the version that serves `step`; ask in the order of steps."""
+    """Returns the version that serves `step`; ask in the order of steps.
+
+    Raises:
+      Stopped: a host was asked to stop while all waited for a version.
+      Exception: see `IndexWatcher.wait_since`.
+    """
     entries = self.schedule.entries
     if not entries or step > entries[-1][0]:
       name = self._decide(step)
@@ -156,23 +168,38 @@ class Versions:
         return last[0]
       return self._corpora.version_name(wanted)
     if not self.schedule.entries:
-      return self._keep(self._watcher.require(0))
+      _log.info("Waiting for the index of checkpoint 0")
+      return self._wait(oldest=0, due=0)
     current = self.schedule.entries[-1][1]
-    name = self._agreed(self._watcher.ready()) or current
-    return name if self._fresh(step, name) else self._wait(step, name)
+    _, agreed = self._agreed()
+    name = agreed or current
+    return name if self._fresh(step, name) else self._refreshed(step, name)
 
-  def _agreed(self, ready: ReadyIndex | None) -> str | None:
-    """Takes what every host has ready, if there is such a version."""
-    agreed = agree(ready.version.version if ready else None)
-    if ready is None or agreed != ready.version.version:
-      return None
-    return self._keep(ready)
+  def _agreed(self) -> tuple[bool, str]:
+    """Takes the version that every host has open, if there is such a one.
+
+    Returns:
+      Whether a host was asked to stop; and the version, "" for none. All hosts
+      must call this at the same points, and get the same.
+    """
+    mine = self._watcher.standing()
+    everyone = hosts.gather([self._stopping(), *mine])
+    agreed = agree(
+      [Standing(*standing) for _, *standing in everyone], self._corpora.rank
+    )
+    self._watcher.aim(agreed.wanted)
+    name = ""
+    if agreed.ready:
+      ready = self._watcher.ready()
+      assert ready is not None  # What is open stays, or gives way to a newer.
+      name = self._keep(ready)
+    return any(stopping for stopping, *_ in everyone), name
 
   def _fresh(self, step: int, name: str) -> bool:
     limit = self._run.refresh.max_staleness_steps
     return not limit or step - store.step_of(name) <= limit
 
-  def _wait(self, step: int, name: str) -> str:
+  def _refreshed(self, step: int, name: str) -> str:
     """Waits for a version fresh enough for `step`.
 
     The checkpoint that it needs is there: a batch is planned `lookahead` steps
@@ -187,15 +214,21 @@ class Versions:
       f"{refresh.max_staleness_steps}): waiting for the index builder"
     )
     started = time.monotonic()
-    newer = None
-    while newer is None and not self._stopping():
-      # Hosts may have opened different versions; each goes on to the newest.
-      newer = self._agreed(
-        self._watcher.require_since(oldest, due, self._stopping)
-      )
+    newer = self._wait(oldest, due)
     self._held_up_seconds += time.monotonic() - started
-    # A run that stops does not train on this batch, and plans it again.
-    return newer or name
+    return newer
+
+  def _wait(self, oldest: int, due: int) -> str:
+    """Returns a version of checkpoint `oldest` or newer, when all have it."""
+    started = time.monotonic()
+    while True:
+      # What all were told ends the wait, so that all end it together.
+      stopping, name = self._agreed()
+      if stopping:
+        raise Stopped
+      if name and store.step_of(name) >= oldest:
+        return name
+      self._watcher.wait_since(oldest, due, time.monotonic() - started)
 
   def opened(self, name: str) -> IndexVersion:
     """Returns an open version; under lockstep, waits for the builder.

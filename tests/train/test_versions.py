@@ -11,9 +11,10 @@ from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index.corpora import Corpora, Move, write_move
 from realm_jax.index.manifest import Manifest
 from realm_jax.index.store import IndexVersion
-from realm_jax.index.swap import ReadyIndex
+from realm_jax.index.swap import ReadyIndex, Standing
 from realm_jax.train import versions
 from realm_jax.train.lookahead import Fed
+from realm_jax.train.stop import Stopped
 
 FINGERPRINT = "abcdef01" * 8
 
@@ -59,17 +60,21 @@ class ToldWatcher:
       return None
     return self.require(self.newest)
 
+  def standing(self):
+    ready = self.ready()
+    return Standing("", ready.version.version if ready else "")
+
+  def aim(self, version):
+    assert version == ""
+
   def require(self, step):
     version = version_of(step, self.suffix)
     return ReadyIndex(version=version, probe={}, open_seconds=0.0)
 
-  def require_since(self, oldest, due, stopping):
+  def wait_since(self, oldest, due, seconds):
     """The builder, just started, has the checkpoint that is due."""
     self.asked.append((oldest, due))
-    if stopping():
-      return None
     ToldWatcher.newest = due
-    return self.require(due)
 
   def take(self, ready):
     self.taken.append((ready.version.step, ready.version.version[9:]))
@@ -198,11 +203,21 @@ def test_the_time_that_staleness_held_up_is_told_once(make_versions):
 
 
 def test_a_run_that_is_to_stop_waits_for_no_index(make_versions):
-  opened = make_versions("async", max_staleness_steps=13, stopping=True)
-  opened.plan(0)
-  assert opened.plan(14) == name(0)
+  entries = ((0, name(0)),)
+  opened = make_versions(
+    "async", entries=entries, max_staleness_steps=13, stopping=True
+  )
+  with pytest.raises(Stopped):
+    opened.plan(14)
   # It is planned again on resume.
-  assert list(opened.schedule.entries) == [(0, name(0))]
+  assert tuple(opened.schedule.entries) == entries
+
+
+def test_a_run_that_is_to_stop_does_not_wait_for_its_first_index(
+  make_versions,
+):
+  with pytest.raises(Stopped):
+    make_versions("never", stopping=True).plan(0)
 
 
 def test_without_a_limit_nothing_is_waited_for(make_versions):
