@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 SEED ?= 0
+SWAPS ?= 50
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow soak check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.factbook_demo.run --directory=$(DEMO) --seed=$(SEED)
@@ -15,6 +16,9 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+soak: $(VENV)/installed
+	$(BIN)/python -m tests.soak --swaps=$(SWAPS) --seed=$(SEED)
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

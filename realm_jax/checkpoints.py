@@ -172,7 +172,10 @@ class CheckpointWriter:
     self._workdir = workdir
     self._manager = ocp.CheckpointManager(
       folder(workdir),
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        cleanup_tmp_directories=True,  # Of a trainer killed while it saved.
+      ),
       item_names=("state", "run"),
     )
 

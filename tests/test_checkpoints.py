@@ -101,3 +101,12 @@ def test_a_step_says_when_it_was_committed(tmp_path):
     state = {"params": {"retriever": {"scale": np.ones(2)}}}
     writer.save(5, state, RunPosition(data_state={}))
   assert before < checkpoints.committed_at(tmp_path, 5) < time.time()
+
+
+def test_what_a_save_left_that_was_killed_is_removed(tmp_path):
+  folder = checkpoints.folder(tmp_path)
+  (folder / "5.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+  with CheckpointWriter(tmp_path, keep=2) as writer:
+    writer.save(6, some_state(), POSITION)
+    writer.wait()
+    assert [path.name for path in folder.iterdir()] == ["6"]

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import random
 import shutil
 import time
 
@@ -25,7 +26,7 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.index import drafts, mirror, publish, retention, store
+from realm_jax.index import damage, drafts, mirror, publish, retention, store
 from realm_jax.index.corpora import open_corpora
 from realm_jax.index.drafts import Draft, DraftPlan
 from realm_jax.index.embed import CorpusEmbedder
@@ -59,6 +60,7 @@ def build_index(
 ) -> list[str]:
   """Builds the newest checkpoint's index, or with `watch` one after another.
 
+  A version that a reader found damaged is made anew before any other.
   `watch` follows refresh.policy: under lockstep every refresh checkpoint, in
   order; under async the newest that there is; under never the first; always
   the last one of a finished run, and then it ends. When the run moves to
@@ -93,7 +95,10 @@ def build_index(
     builder = _Builder(workdir, run, corpus, leases, poll_seconds)
     if watch:
       return _watch(builder, poll_seconds)
-    return builder.build(checkpoints.newest_step(workdir))
+    step = builder.step_to_mend()
+    if step is None:
+      step = checkpoints.newest_step(workdir)
+    return builder.build(step)
 
 
 def _wait_for_config(workdir: epath.PathLike, poll_seconds: float) -> None:
@@ -121,6 +126,8 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
     done = builder.training_done()
     step = builder.step_in_work()
     if step is None:
+      step = builder.step_to_mend()
+    if step is None:
       step = builder.step_to_move()
     if step is None:
       step = next_step(
@@ -139,6 +146,7 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
           raise
         _log.info("Checkpoint %d went while it was read", step)
     elif done:
+      builder.clean()  # The trainer deletes no more checkpoints.
       builder.check_last()
       return published
     else:
@@ -200,6 +208,29 @@ class _Builder:
         return step
     return None
 
+  def step_to_mend(self) -> int | None:
+    """Returns the step of a version that a reader found damaged, if any is.
+
+    It is a draft again then, unless it proved to be sound.
+    """
+    reported = damage.list_reported(store.index_folder(self.workdir))
+    for version in self._corpora.known(reported):
+      directory, step = self._directory(version), store.step_of(version)
+      if reason := damage.withdraw(directory):
+        _log.warning("Index version %s is made anew: %s", version, reason)
+      sound = (directory / MANIFEST).exists()
+      if not sound and self.has(step) and self._corpora.in_force([version]):
+        return step
+      damage.clear(directory)
+      _log.warning(
+        "Index version %s, which a reader found damaged, %s",
+        version,
+        "is sound here"
+        if sound
+        else "cannot be made anew: its checkpoint is gone",
+      )
+    return None
+
   def step_to_move(self) -> int | None:
     """Returns the step of the newest index, if that is over a former corpus.
 
@@ -240,24 +271,23 @@ class _Builder:
       draft = drafts.begin(
         directory, plan, retriever, self._leases, self._observer
       )
-    except FileExistsError:
-      _log.info("Index version %s was published meanwhile", version)
-      return []
-    try:
-      with mirror.in_use(draft.directory):
+      with mirror.in_use(directory):
         manifest = self._make(draft, retriever, clock)
     except VersionRefused as refused:
-      publish.refuse(draft.directory, str(refused), refused.checks)
+      publish.refuse(directory, str(refused), refused.checks)
       raise
     except FileNotFoundError:
       if self.handled_steps()[-1:] <= [step]:
         raise
       _log.info("Index version %s was overtaken by a newer one", version)
       return []
+    except FileExistsError:
+      manifest = None  # Another was faster than the look at what there is.
     except Exception:
-      draft.abandon()  # A full disk gets its space back.
+      # A full disk gets its space back.
+      Draft(directory, plan, self._leases, self._observer).abandon()
       raise
-    self._prune()
+    self.clean()
     if manifest is None:
       return []
     seconds = manifest.phase_seconds.items()
@@ -308,7 +338,7 @@ class _Builder:
           # Another may have published between the look and the claim.
           if mine and not draft.published and not self._damaged(draft):
             return self._finish(draft, retriever, clock)
-      time.sleep(self._poll_seconds)
+      time.sleep(self._poll_seconds * random.uniform(0.5, 1.0))
     return None
 
   def _known(self, draft: Draft) -> KnownVectors | None:
@@ -387,7 +417,6 @@ class _Builder:
       draft.drop_folder(folder)  # Another builder was as fast.
       return None
     publish.publish(directory, manifest)
-    draft.tidy(keep={MANIFEST, *(file.path for file in manifest.files)})
     return manifest
 
   def _restore(self, step: int) -> tuple[Params, float]:
@@ -456,10 +485,13 @@ class _Builder:
     index.save(folder)
     return dataclasses.asdict(index.parameters)
 
-  def _prune(self) -> None:
+  def clean(self) -> None:
+    """Removes what nobody needs: files, and whole versions."""
+    for version in self._corpora.known(store.list_versions(self.workdir)):
+      drafts.tidy(self._directory(version), self._observer)
     needed = retention.needed_by_checkpoints(self.workdir)
     if needed is None:
-      return  # The next version prunes again.
+      return  # The next time it does.
     keep = self.run.refresh.keep_versions
     for version in retention.prune(
       self.workdir, self._corpora, keep, needed, self._observer

@@ -35,6 +35,7 @@ from realm_jax.index import mirror
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import (
   MANIFEST,
+  Manifest,
   StoredFile,
   describe_file,
   describe_folder,
@@ -125,7 +126,9 @@ class Draft:
       return
     lease = self._leases.take(folder)
     try:
-      yield True
+      # Of two that claim at the same moment none does: readers must not see
+      # one manifest replaced by the other. They meet again at other moments.
+      yield not self._others(folder)
     finally:
       self._leases.drop(lease)
 
@@ -192,22 +195,6 @@ class Draft:
     """Frees the space, unless another builder is at work."""
     if not is_live(self.directory, self._observer, but=self._leases.holder):
       discard(self.directory)
-
-  def tidy(self, keep: set[str]) -> None:
-    """Removes what building left, once the version is published.
-
-    Args:
-      keep: the manifest and its files.
-    """
-    if self._others(self._lease_folder(_FINISH)):
-      return  # It is finishing, too, and removes its own files.
-    for name in files.sizes(self.directory):
-      if name not in keep:
-        (self.directory / name).unlink(missing_ok=True)
-    # A store has no folders, and nothing is found here.
-    for top, _, _ in os.walk(self.directory, topdown=False):
-      with contextlib.suppress(OSError):  # Not empty: it is of use.
-        os.rmdir(top)
 
   def _committed(self) -> dict[int, StoredFile]:
     found: dict[int, StoredFile] = {}
@@ -289,6 +276,29 @@ def is_live(
   """Whether a living builder, `but` one, is at work on the draft."""
   folders = files.entries(epath.Path(directory) / "leases")
   return any(observer.live(folder, but=but) for folder in folders)
+
+
+def tidy(directory: epath.PathLike, observer: LeaseObserver) -> None:
+  """Removes what building left in a published version.
+
+  Nothing while a living builder is at work there, if only since it has not
+  seen yet that the version is published.
+  """
+  directory = epath.Path(directory)
+  if is_live(directory, observer):
+    return
+  try:
+    manifest = Manifest.read(directory)
+  except (FileNotFoundError, ValueError):
+    return  # Pruned just now, or damaged: for others to find.
+  keep = {MANIFEST, *(file.path for file in manifest.files)}
+  for name in files.sizes(directory):
+    if name not in keep:
+      (directory / name).unlink(missing_ok=True)
+  # A store has no folders, and nothing is found here.
+  for top, _, _ in os.walk(directory, topdown=False):
+    with contextlib.suppress(OSError):  # Not empty: it is of use.
+      os.rmdir(top)
 
 
 def discard(directory: epath.PathLike) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 from typing import Any, Literal
 
@@ -68,22 +67,25 @@ class Manifest:
 
     Raises:
       FileNotFoundError: there is none, so the version is not published.
-      ValueError: it is malformed, or of another format.
+      ValueError: it is malformed, of another format or of another version.
     """
-    path = epath.Path(directory) / MANIFEST
+    directory = epath.Path(directory)
+    path = directory / MANIFEST
     try:
       raw = json.loads(path.read_text())
       if raw["format"] != _FORMAT:
         raise ValueError(
           f"format {raw['format']}, and this program reads {_FORMAT}"
         )
+      if raw["version"] != directory.name:
+        raise ValueError(f"it is of version {raw['version']}")
       raw["files"] = tuple(StoredFile(**file) for file in raw["files"])
       raw["shards"] = tuple(raw["shards"])
       return cls(**raw)
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
-        f"{path} is not a manifest that can be read ({error!r}). Delete "
-        f"{directory} and build it again with `realm build-index`."
+        f"{path} is not a manifest that can be read ({error!r}). `realm "
+        "build-index` makes the version anew."
       ) from error
 
 
@@ -150,8 +152,8 @@ def damage_error(
 ) -> ValueError:
   """Returns the error to raise for a file of the version in `directory`."""
   return ValueError(
-    f"{epath.Path(directory) / stored.path} is damaged: {damage}. Delete "
-    f"{os.fspath(directory)} and build it again with `realm build-index`."
+    f"{epath.Path(directory) / stored.path} is damaged: {damage}. `realm "
+    "build-index` makes the version anew."
   )
 
 

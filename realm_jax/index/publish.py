@@ -11,13 +11,14 @@ from etils import epath
 
 from realm_jax import files
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index import drafts
+from realm_jax.index import damage, drafts
 from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.store import (
   index_folder,
   list_versions,
   of_corpus,
   step_of,
+  version_name,
 )
 
 _REFUSED = ".refused.json"
@@ -31,6 +32,9 @@ def check_newest(
   Readers take the newest, and must never go back.
   """
   versions = of_corpus(list_versions(workdir), corpus_fingerprint)
+  version = version_name(step, corpus_fingerprint)
+  if damage.is_reported(index_folder(workdir) / version):
+    return  # It is made anew.
   if versions and step_of(versions[-1]) > step:
     raise ValueError(
       f"The index of checkpoint {step} comes too late: {versions[-1]} is "
@@ -49,6 +53,7 @@ def publish(directory: epath.PathLike, manifest: Manifest) -> None:
   check_newest(workdir, manifest.corpus_fingerprint, manifest.step)
   files.write_whole(directory / MANIFEST, manifest.dumps())
   _refusal_path(workdir, manifest.version).unlink(missing_ok=True)
+  damage.clear(directory)
 
 
 def refuse(
@@ -57,6 +62,7 @@ def refuse(
   """Removes a draft that failed its checks, and keeps the evidence."""
   directory = epath.Path(directory)
   drafts.discard(directory)
+  damage.clear(directory)
   text = json.dumps({"reason": reason, "checks": checks}, indent=2)
   files.write_whole(
     _refusal_path(directory.parent.parent, directory.name), text

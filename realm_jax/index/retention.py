@@ -6,7 +6,7 @@ import logging
 
 from etils import epath
 
-from realm_jax import checkpoints
+from realm_jax import checkpoints, files
 from realm_jax.index import drafts
 from realm_jax.index.corpora import Corpora
 from realm_jax.index.lease import LeaseObserver
@@ -96,4 +96,7 @@ def prune(
   ]
   for version in doomed:
     drafts.discard(index_folder(workdir) / version)
+  # Readers that were killed left their leases, of versions long gone, too.
+  for folder in files.entries(index_folder(workdir) / "readers"):
+    observer.clear_dead(folder)
   return doomed

@@ -15,7 +15,7 @@ import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.corpus_edits import unchanged_rows
-from realm_jax.index import mirror, store
+from realm_jax.index import damage, mirror, store
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.manifest import Manifest, StoredFile
 
@@ -66,17 +66,20 @@ def known_vectors(
   for version in reversed(store.list_versions(workdir)):
     directory = store.index_folder(workdir) / version
     try:
-      manifest = Manifest.read(directory)
+      with damage.reporting(directory):
+        manifest = Manifest.read(directory)
       if manifest.embedder_hash != embedder_hash:
         continue
       with mirror.in_use(directory):
-        mirror.fetch(directory, _needed(manifest), checksums=False)
+        with damage.reporting(directory):
+          # What is copied must be what was published.
+          mirror.fetch(directory, _needed(manifest), checksums=True)
         local = mirror.folder(directory)
         # What is mapped stays readable when its file is removed.
         embeddings = store.open_embeddings(local, manifest)
         hashes = np.load(local / PASSAGES_FILE)
-    except (FileNotFoundError, ValueError) as error:
-      # Pruned just now, or damaged.
+    except (FileNotFoundError, damage.VersionDamaged) as error:
+      # Pruned just now, or of no use.
       _log.info("Vectors of %s are not copied: %s", version, error)
       continue
     rows = unchanged_rows(hashes, corpus.passage_hashes)

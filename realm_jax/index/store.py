@@ -24,12 +24,12 @@ import numpy as np
 from realm_jax import files, sharding
 from realm_jax.config import RetrievalConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index import lease, mirror
+from realm_jax.index import damage, lease, mirror
 from realm_jax.index.device import DeviceIndex
 from realm_jax.index.drafts import read_params
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
-from realm_jax.index.manifest import MANIFEST, Manifest, check_files
+from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.scann_backend import ScannParameters, load_scann
 from realm_jax.index.search import Index
 from realm_jax.shapes import Params
@@ -122,8 +122,9 @@ def open_version(
 
   Raises:
     FileNotFoundError: it is not published, or was pruned.
-    ValueError: it is of another corpus, tokenizer or D, or damaged; the
-      message has both values.
+    ValueError: it is of another corpus, tokenizer or D; the message has both
+      values.
+    VersionDamaged: its files are not what was published.
   """
   directory = index_folder(workdir) / version
   if not (directory / MANIFEST).exists():
@@ -135,10 +136,11 @@ def open_version(
     # Before anything is read: what is half read must not be deleted either.
     stack.enter_context(lease.reading(readers_folder(workdir, version)))
     stack.enter_context(mirror.in_use(directory))
-    manifest = Manifest.read(directory)
+    with damage.reporting(directory):
+      manifest = Manifest.read(directory)
+      total = sum(file.num_bytes for file in manifest.files)
+      mirror.fetch(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
     _check_belongs(manifest, run, corpus)
-    total = sum(file.num_bytes for file in manifest.files)
-    mirror.fetch(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
     local = mirror.folder(directory)
     opened = open_files(local, manifest, corpus, run.retrieval)
     weakref.finalize(opened, stack.pop_all().close)
@@ -181,10 +183,14 @@ def open_files(
 
 
 def verify_checksums(workdir: epath.PathLike, version: str) -> None:
-  """Reads every file of a version; raises ValueError where one is damaged."""
+  """Reads every file of a version.
+
+  Raises:
+    VersionDamaged: a file is not what was published.
+  """
   directory = index_folder(workdir) / version
-  manifest = Manifest.read(directory)
-  check_files(directory, manifest.files, checksums=True)
+  with damage.reporting(directory):
+    damage.check(directory)
 
 
 def _check_belongs(

@@ -17,7 +17,7 @@ from etils import epath
 
 from realm_jax import checkpoints
 from realm_jax.config import RefreshConfig, RunConfig
-from realm_jax.index import publish, store
+from realm_jax.index import damage, publish, store
 from realm_jax.index.corpora import Corpora
 from realm_jax.index.policy import next_step
 from realm_jax.index.store import IndexVersion
@@ -334,12 +334,15 @@ class IndexWatcher:
   def _open_next(self) -> bool:
     """Opens a version if one is due; returns whether one was."""
     version = self._next_version()
-    if version is None:
+    if version is None or damage.is_reported(self._directory(version)):
       return False
     started = time.monotonic()
     try:
       corpus = self._corpora.of_version(version)
       opened = store.open_version(self._workdir, version, self._run, corpus)
+    except damage.VersionDamaged as error:
+      _log.warning("Index version %s waits for a builder: %s", version, error)
+      return False
     except (FileNotFoundError, ValueError):
       if version in self._published():
         raise
@@ -358,6 +361,9 @@ class IndexWatcher:
       self._ready = [*kept, ready]
       self._changed.notify_all()
     return True
+
+  def _directory(self, version: str) -> epath.Path:
+    return store.index_folder(self._workdir) / version
 
   @property
   def _lockstep(self) -> bool:

@@ -334,36 +334,6 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(workdir, run, monkeypatch):
   assert list((workdir / "index").iterdir()) == []
 
 
-_STALLING_BUILDER = """
-import sys, time
-from realm_jax.index import builder, drafts, embed, publish
-
-def stall(*args, **kwargs):
-  print("stalled", flush=True)
-  time.sleep(600)
-
-def half(path, array):
-  path.write_bytes(b"half of a shard")
-  stall()
-
-moment = sys.argv[2]
-if moment == "embedding":
-  embed.collate.passage_rows = stall
-elif moment == "writing a shard":
-  drafts.np.save = half
-elif moment == "after a shard":
-  calls, add = [], drafts.Draft.add
-  def add_once(*args):
-    if calls:
-      stall()
-    calls.append(add(*args))
-  drafts.Draft.add = add_once
-elif moment == "building the searcher":
-  builder.build_scann = stall
-else:
-  publish.publish = stall
-builder.build_index(sys.argv[1], watch=True)
-"""
 _MOMENTS = (
   "embedding",
   "writing a shard",
@@ -376,9 +346,12 @@ _MOMENTS = (
 @contextlib.contextmanager
 def _stalled(workdir, moment):
   """A builder's process that stands still at a moment; leaving kills it."""
-  command = [sys.executable, "-c", _STALLING_BUILDER, str(workdir), moment]
+  command = [
+    *(sys.executable, "-m", "tests.faulty", moment),
+    *("build-index", f"--workdir={workdir}", "--watch"),
+  ]
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-    assert process.stdout.readline() == "stalled\n"
+    assert process.stdout.readline() == "stopped\n"
     yield
     process.send_signal(signal.SIGKILL)
 

@@ -105,6 +105,18 @@ def test_one_builder_finishes(tmp_path):
     assert yours
 
 
+def test_of_two_that_claim_the_finish_at_the_same_moment_none_does(
+  tmp_path, monkeypatch
+):
+  first, second = begin(tmp_path), begin(tmp_path)
+  looks = iter([[], ["the other"]])
+  monkeypatch.setattr(first, "_others", lambda folder: next(looks))
+  with first.claim_finish() as mine:
+    assert not mine
+  with second.claim_finish() as yours:
+    assert yours
+
+
 @pytest.mark.parametrize("damage", ["truncated", "a flipped byte", "gone"])
 def test_a_damaged_shard_is_made_again(tmp_path, damage):
   draft = begin(tmp_path)

@@ -34,10 +34,17 @@ def _manifest(**changes):
   return Manifest(**(fields | changes))
 
 
-def test_a_manifest_survives_its_file(tmp_path):
+@pytest.fixture
+def directory(tmp_path):
+  path = tmp_path / _manifest().version
+  path.mkdir()
+  return path
+
+
+def test_a_manifest_survives_its_file(directory):
   manifest = dataclasses.replace(_manifest(), checks={"recall_at_10": 0.5})
-  (tmp_path / MANIFEST).write_text(manifest.dumps())
-  assert Manifest.read(tmp_path) == manifest
+  (directory / MANIFEST).write_text(manifest.dumps())
+  assert Manifest.read(directory) == manifest
 
 
 @pytest.mark.parametrize(
@@ -47,20 +54,21 @@ def test_a_manifest_survives_its_file(tmp_path):
     lambda raw: raw.update(surplus=1),
     lambda raw: raw.update(format=99),
     lambda raw: raw["files"][0].pop("sha256"),
+    lambda raw: raw.update(version="00000500-ffffffff"),
   ],
 )
-def test_a_malformed_manifest_is_refused_by_name(tmp_path, damage):
+def test_a_malformed_manifest_is_refused_by_name(directory, damage):
   raw = json.loads(_manifest().dumps())
   damage(raw)
-  (tmp_path / MANIFEST).write_text(json.dumps(raw))
-  with pytest.raises(ValueError, match=f"{tmp_path}.*build-index"):
-    Manifest.read(tmp_path)
+  (directory / MANIFEST).write_text(json.dumps(raw))
+  with pytest.raises(ValueError, match=f"{directory}.*build-index"):
+    Manifest.read(directory)
 
 
-def test_half_a_manifest_is_refused(tmp_path):
-  (tmp_path / MANIFEST).write_text(_manifest().dumps()[:50])
+def test_half_a_manifest_is_refused(directory):
+  (directory / MANIFEST).write_text(_manifest().dumps()[:50])
   with pytest.raises(ValueError, match="not a manifest"):
-    Manifest.read(tmp_path)
+    Manifest.read(directory)
 
 
 def _files(directory):

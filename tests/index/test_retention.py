@@ -96,6 +96,7 @@ def test_a_dead_readers_lease_expires(tmp_path, corpus, monkeypatch):
   assert retention.prune(tmp_path, Corpora(corpus), 2, [], observer) == [
     version
   ]
+  assert not folder.exists()
 
 
 def test_a_draft_that_a_living_builder_makes_stays(tmp_path, corpus):

@@ -218,16 +218,6 @@ def test_what_the_thread_raises_is_raised_to_the_trainer(tmp_path, run, corpus):
   assert "being opened" in raised.value.__notes__[0]
 
 
-def test_a_damaged_version_stops_the_trainer(tmp_path, lockstep, corpus):
-  version = publish(tmp_path, 10, corpus)
-  (tmp_path / "index" / version / "retriever.safetensors").unlink()
-  with (
-    _watch(tmp_path, lockstep, corpus) as watcher,
-    pytest.raises(ValueError, match="damaged"),
-  ):
-    watcher.require(10)
-
-
 def test_a_version_pruned_while_it_is_opened_is_no_error(
   tmp_path, run, corpus, monkeypatch
 ):
