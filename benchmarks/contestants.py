@@ -4,6 +4,7 @@
 Each imports its library when it is built, in a process of its own.
 """
 
+from collections.abc import Callable
 import math
 from typing import Protocol
 
@@ -23,7 +24,7 @@ class Contestant(Protocol):
 class Exact:
   """Our exact search."""
 
-  efforts = (0,)
+  efforts: tuple[int, ...] = (0,)
 
   def __init__(self, vectors: np.ndarray) -> None:
     from realm_jax.index.embeddings import Embeddings
@@ -45,7 +46,7 @@ class Scann:
     from realm_jax.index.scann_backend import build_scann
 
     self.index = build_scann(Embeddings([vectors]))
-    self.efforts = (self.index.parameters.leaves_to_search,)
+    self.efforts: tuple[int, ...] = (self.index.parameters.leaves_to_search,)
 
   def search(self, queries: np.ndarray, k: int, effort: int) -> np.ndarray:
     """See `Contestant`."""
@@ -56,7 +57,7 @@ class Scann:
 class FaissHnsw:
   """A graph of 32 neighbours a vector; effort is efSearch."""
 
-  efforts = (16, 32, 64, 128, 256, 512)
+  efforts: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
 
   def __init__(self, vectors: np.ndarray) -> None:
     import faiss
@@ -81,7 +82,7 @@ class FaissIvfPq:
   candidates are scored exactly.
   """
 
-  efforts = (4, 8, 16, 32, 64, 128, 256, 512)
+  efforts: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512)
 
   def __init__(self, vectors: np.ndarray) -> None:
     import faiss
@@ -109,7 +110,7 @@ class FaissIvfPq:
 _CANDIDATES = 100
 _TRAINING_ROWS = 100_000
 
-CONTESTANTS: dict[str, type[Contestant]] = {
+CONTESTANTS: dict[str, Callable[[np.ndarray], Contestant]] = {
   "scann": Scann,
   "exact": Exact,
   "faiss_hnsw": FaissHnsw,

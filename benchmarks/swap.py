@@ -10,8 +10,12 @@ from jax import numpy as jnp
 import numpy as np
 
 from realm_jax.config import RefreshConfig, RunConfig
-from realm_jax.index import publish, store
-from realm_jax.index.manifest import Manifest, describe_files
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index import drafts, publish, store
+from realm_jax.index.corpora import Corpora
+from realm_jax.index.drafts import DraftPlan
+from realm_jax.index.lease import LeaseObserver, Leases
+from realm_jax.index.manifest import Manifest, describe_file
 from realm_jax.index.scann_backend import ScannIndex
 from realm_jax.index.swap import IndexWatcher, agree
 
@@ -19,41 +23,62 @@ _STEPS = 50  # Before a version appears.
 _SIZE = 1024  # Of a step's matrix products.
 
 
-@dataclasses.dataclass(frozen=True)
-class StandInCorpus:
-  """What opening a version asks of a corpus."""
+class StandInCorpus(PassageCorpus):
+  """What opening a version asks of a corpus; it has no passages."""
 
-  num_passages: int
-  fingerprint: str = "0" * 64
-  tokenizer_fingerprint: str = "0" * 64
+  def __init__(self, num_passages: int) -> None:
+    self._num_passages = num_passages
+    self.directory = pathlib.Path()
+    self.fingerprint = self.tokenizer_fingerprint = "0" * 64
 
   def __len__(self) -> int:
-    return self.num_passages
+    return self._num_passages
 
 
 def publish_version(
   workdir: pathlib.Path, vectors: np.ndarray, index: ScannIndex
 ) -> None:
-  """Publishes an index as a builder does."""
+  """Publishes an index as a builder does, in shards."""
   corpus = StandInCorpus(len(vectors))
   version = store.version_name(0, corpus.fingerprint)
-  directory = publish.begin_draft(workdir, version)
-  params = {"scale": np.ones(1, np.float32)}
-  shards = publish.write_draft(directory, vectors, params, index)
+  plan = DraftPlan(
+    step=0,
+    checkpoint_unix_secs=0.0,
+    embedder_hash="0" * 64,
+    num_passages=len(vectors),
+    shard_passages=RefreshConfig().shard_passages,
+  )
+  draft = drafts.begin(
+    store.index_folder(workdir) / version,
+    plan,
+    {"scale": np.ones(1, np.float32)},
+    Leases(),
+    LeaseObserver(),
+  )
+  for shard in range(plan.num_shards):
+    draft.add(shard, vectors[plan.rows(shard)])
+  directory, folder = draft.directory, draft.local_folder("scann")
+  index.save(folder)
   publish.publish(
     directory,
     Manifest(
       version=version,
-      step=0,
-      checkpoint_unix_secs=0.0,
+      step=plan.step,
+      checkpoint_unix_secs=plan.checkpoint_unix_secs,
       corpus_fingerprint=corpus.fingerprint,
       tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+      embedder_hash=plan.embedder_hash,
       num_passages=len(vectors),
       dim=vectors.shape[1],
       backend="scann",
       scann=dataclasses.asdict(index.parameters),
-      shards=shards,
-      files=describe_files(directory),
+      searcher=folder.name,
+      shards=tuple(shard.path for shard in draft.shards()),
+      files=(
+        *draft.shards(),
+        describe_file(directory, directory / drafts.PARAMS_FILE),
+        *draft.add_folder(folder),
+      ),
       libraries={},
     ),
   )
@@ -80,14 +105,14 @@ def measure(workdir: pathlib.Path, num_passages: int) -> dict[str, float]:
   run = RunConfig(refresh=RefreshConfig(policy="async"))
   corpus = StandInCorpus(num_passages)
   steps, holds, ready = [], [], None
-  # A stand-in has no passages, and none is read.
-  watcher = IndexWatcher(workdir, run, corpus)  # type: ignore[arg-type]
+  watcher = IndexWatcher(workdir, run, Corpora(corpus))
   with watcher:
     while ready is None:
       steps.append(step())
       started = time.perf_counter()
-      ready = watcher.ready()
-      if agree(ready.version.step if ready else None) is not None:
+      if agree([watcher.standing()], store.step_of).ready:
+        ready = watcher.ready()
+        assert ready is not None
         watcher.take(ready)
       holds.append(time.perf_counter() - started)
   return {

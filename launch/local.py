@@ -1,17 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains on this machine, with an index builder beside the trainer.
+"""Trains on this machine, with index builders beside the trainers.
 
     python -m launch.local --config=experiments/….py --workdir=runs/realm
 
-takes the flags of `realm train`. Stages that search nothing (ict, mlm) get no
-builder. The trainer has the terminal; the builder writes to
-`<workdir>/builder.log`, or to a folder of this machine where the workdir is a
-URL: a store cannot append lines. Exits as the trainer does; when the builder
-fails, the trainer is asked to save and stop, and the exit code is 1.
+takes the flags of `realm train`, and two of its own: `--trainers=n` starts n
+processes that train the run together, on the CPU; `--builders=n` starts so
+many builders that share the work. Stages that search nothing (ict, mlm) get no
+builder.
+
+The first trainer has the terminal; the others write to
+`<workdir>/trainer-1.log` and so on, builders to `<workdir>/builder.log`,
+`builder-1.log` and so on; to a folder of this machine where the workdir is a
+URL, as a store cannot append lines. Exits as the trainers do. When one of them
+fails the others are ended, for they would wait for it; when a builder fails,
+the trainers are asked to save and stop, and the exit code is 1.
 """
 
+from collections.abc import Sequence
+import contextlib
+import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,112 +31,207 @@ from absl import flags
 from ml_collections import config_flags
 
 from realm_jax import config, files
+from realm_jax.train.stop import STOPPED_EXIT_CODE
 
 FLAGS = flags.FLAGS
 
 POLL_SECONDS = 0.2
-LOG_FILE = "builder.log"
-LOG_LINES = 20  # Of a failed builder, shown to the user.
+# For trainers to say what is wrong, if it is wrong for all of them.
+GRACE_SECONDS = 5.0
+LOG_LINES = 20  # Of a failed process, shown to the user.
 
 
 def main(argv: list[str]) -> int:
-  """Runs trainer and builder until both are done; returns the exit code."""
+  """Runs trainers and builders until all are done; returns the exit code."""
+  own = flags.FlagValues()
+  for name in ("trainers", "builders"):
+    flags.DEFINE_integer(
+      name, 1, "How many there are.", lower_bound=1, flag_values=own
+    )
   config_flags.DEFINE_config_file("config", None, "The experiment's file.")
   flags.DEFINE_string("workdir", None, "The run's directory.")
   flags.DEFINE_list("may_differ", [], "As of `realm train`.")
   flags.mark_flags_as_required(["config", "workdir"])
+  FLAGS.append_flag_values(own)
   FLAGS(["launch.local", *argv])
+  theirs = own(["launch.local", *argv], known_only=True)[1:]
   logs = _log_folder(FLAGS.workdir)
   logs.mkdir(parents=True, exist_ok=True)
-  trainer = _start("train", argv)
-  _forward_signals(trainer)
-  if config.parse(FLAGS.config).stage in ("ict", "mlm"):
-    return trainer.wait()  # Nothing is searched: no index.
-  return _supervise(trainer, FLAGS.workdir, logs / LOG_FILE)
+  trainers = _start_trainers(theirs, logs, FLAGS.trainers)
+  _forward_signals(trainers)
+  searches = config.parse(FLAGS.config).stage not in ("ict", "mlm")
+  builders = [
+    _Process(
+      "The index builder",
+      ["build-index", f"--workdir={FLAGS.workdir}", "--watch"],
+      log=_log_path(logs, "builder", number),
+    )
+    for number in range(FLAGS.builders if searches else 0)
+  ]
+  try:
+    return _supervise(trainers, builders)
+  finally:
+    for process in (*trainers, *builders):
+      process.end()
 
 
 def _log_folder(workdir: str) -> pathlib.Path:
   if not files.is_url(workdir):
     return pathlib.Path(workdir)
   folder = files.cached("logs", workdir)
-  print(f"The index builder's log is in {folder}.", file=sys.stderr)
+  print(f"Logs are in {folder}.", file=sys.stderr)
   return folder
 
 
-def _start(
-  command: str, flags: list[str], *outputs: object
-) -> subprocess.Popen:
-  stdout, stderr = outputs or (None, None)
-  # A terminal sends Ctrl-C to all three. Only this process may act on it, as
-  # the builder has to outlive the trainer; what is ignored here is ignored by
-  # the child, too.
-  handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-  try:
-    return subprocess.Popen(
-      [sys.executable, "-m", "realm_jax.cli", command, *flags],
-      stdout=stdout,  # type: ignore[call-overload]
-      stderr=stderr,
+class _Process:
+  """One `realm` process; without a log it has the terminal."""
+
+  def __init__(
+    self,
+    title: str,
+    arguments: Sequence[str],
+    *,
+    log: pathlib.Path | None = None,
+    **environment: str,
+  ) -> None:
+    self.title, self._log = title, log
+    self._arguments, self._environment = arguments, environment
+    self._popen = self._start()
+
+  @property
+  def code(self) -> int | None:
+    """Its exit code; None while it runs."""
+    return self._popen.poll()
+
+  def restart(self) -> None:
+    """Starts it again."""
+    self._popen = self._start()
+
+  def ask_to_stop(self) -> None:
+    """A trainer saves, and ends when all trainers have."""
+    self._popen.terminate()
+
+  def wait(self, seconds: float | None = None) -> None:
+    """Returns when it has ended, or when so much time has passed."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      self._popen.wait(seconds)
+
+  def end(self) -> None:
+    """Kills it, if it has not ended: any process may be killed."""
+    if self.code is None:
+      self._popen.kill()
+      self._popen.wait()
+
+  def report(self) -> None:
+    """Says how it ended, and with what last words."""
+    told = [f"{self.title} ended with exit code {self.code}."]
+    if self._log is not None:
+      told[0] += f" The end of {self._log}:"
+      told += self._log.read_text(encoding="utf-8").splitlines()[-LOG_LINES:]
+    print(*told, sep="\n  ", file=sys.stderr)
+
+  def _start(self) -> subprocess.Popen:
+    # A terminal sends Ctrl-C to all. Only the launcher may act on it, as a
+    # builder has to outlive the trainers; what is ignored here is ignored by
+    # the child, too.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    output = None if self._log is None else self._log.open("a")
+    try:
+      return subprocess.Popen(
+        [sys.executable, "-m", "realm_jax.cli", *self._arguments],
+        stdout=output,
+        stderr=output,
+        env=os.environ | self._environment,
+      )
+    finally:
+      signal.signal(signal.SIGINT, handler)
+      if output is not None:
+        output.close()
+
+
+def _start_trainers(
+  flags: Sequence[str], logs: pathlib.Path, count: int
+) -> list[_Process]:
+  if count == 1:
+    return [_Process("The trainer", ["train", *flags])]
+  group = [
+    f"--coordinator=127.0.0.1:{_free_port()}",
+    f"--num_processes={count}",
+  ]
+  return [
+    _Process(
+      f"Trainer {number}",
+      ["train", *flags, *group, f"--process_id={number}"],
+      log=_log_path(logs, "trainer", number) if number else None,
+      JAX_PLATFORMS="cpu",
     )
-  finally:
-    signal.signal(signal.SIGINT, handler)
+    for number in range(count)
+  ]
 
 
-def _forward_signals(trainer: subprocess.Popen) -> None:
-  """Ctrl-C and SIGTERM ask the trainer to save and stop."""
+def _log_path(logs: pathlib.Path, name: str, number: int) -> pathlib.Path:
+  return logs / (f"{name}-{number}.log" if number else f"{name}.log")
+
+
+def _free_port() -> int:
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    return server.getsockname()[1]
+
+
+def _forward_signals(trainers: Sequence[_Process]) -> None:
+  """Ctrl-C and SIGTERM ask the trainers to save and stop."""
 
   def forward(signum: int, frame: types.FrameType | None) -> None:
     del signum, frame
-    trainer.terminate()
+    for trainer in trainers:
+      trainer.ask_to_stop()
 
   signal.signal(signal.SIGTERM, forward)
   signal.signal(signal.SIGINT, forward)
 
 
-def _start_builder(workdir: str, log_path: pathlib.Path) -> subprocess.Popen:
-  with log_path.open("a", encoding="utf-8") as log:
-    return _start("build-index", [f"--workdir={workdir}", "--watch"], log, log)
-
-
 def _supervise(
-  trainer: subprocess.Popen, workdir: str, log_path: pathlib.Path
+  trainers: Sequence[_Process], builders: Sequence[_Process]
 ) -> int:
-  builder = _start_builder(workdir, log_path)
-  try:
-    while trainer.poll() is None:
-      if builder.poll() == 0:
+  while any(trainer.code is None for trainer in trainers):
+    if _first_failed(trainers):
+      for trainer in trainers:
+        trainer.wait(GRACE_SECONDS)
+      break
+    for builder in builders:
+      if builder.code == 0:
         # It saw the end of an earlier run, which this one continues.
-        builder = _start_builder(workdir, log_path)
-      elif builder.poll():
-        _report_builder(builder.returncode, log_path)
-        trainer.terminate()
-        trainer.wait()
-        return 1
-      time.sleep(POLL_SECONDS)
-    if trainer.returncode:
-      print(
-        f"The trainer ended with exit code {trainer.returncode}.",
-        file=sys.stderr,
-      )
-      return trainer.returncode
-    if builder.wait():
-      _report_builder(builder.returncode, log_path)
+        builder.restart()
+    if failed := _first_failed(builders):
+      failed.report()
+      for trainer in trainers:
+        trainer.ask_to_stop()
+      _supervise(trainers, ())
       return 1
-    return 0
-  finally:
-    for process in (trainer, builder):
-      if process.poll() is None:
-        process.terminate()
-        process.wait()
+    time.sleep(POLL_SECONDS)
+  if failed := _first_failed(trainers):
+    failed.report()
+    return _as_exit_code(failed)
+  if any(trainer.code for trainer in trainers):
+    return STOPPED_EXIT_CODE
+  for builder in builders:
+    builder.wait()
+  if failed := _first_failed(builders):
+    failed.report()
+    return 1
+  return 0
 
 
-def _report_builder(code: int, log_path: pathlib.Path) -> None:
-  tail = log_path.read_text(encoding="utf-8").splitlines()[-LOG_LINES:]
-  print(
-    f"The index builder ended with exit code {code}. The end of {log_path}:",
-    *tail,
-    sep="\n  ",
-    file=sys.stderr,
-  )
+def _first_failed(processes: Sequence[_Process]) -> _Process | None:
+  # Rather one that was killed than one that noticed it.
+  fine = (None, 0, STOPPED_EXIT_CODE)
+  failed = [process for process in processes if process.code not in fine]
+  return min(failed, key=lambda process: process.code or 0, default=None)
+
+
+def _as_exit_code(process: _Process) -> int:
+  code = process.code or 0
+  return code if code >= 0 else 128 - code  # Killed by a signal: as in a shell.
 
 
 if __name__ == "__main__":

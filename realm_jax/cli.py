@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`realm <command> --flag=value …`: what one process of a job runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import json
 import logging
@@ -95,12 +95,47 @@ def _edit_corpus(args: list[str]) -> int:
   return 0
 
 
+def _use_corpus_flags() -> None:
+  _workdir_flag()
+  flags.DEFINE_string(
+    "corpus", None, "Corpus directory to go over to.", required=True
+  )
+  flags.DEFINE_integer(
+    "from_step",
+    None,
+    "First checkpoint whose index is over it; by default as soon as may be.",
+  )
+
+
+def _use_corpus(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.index import move
+
+  made = move.use_corpus(FLAGS.workdir, FLAGS.corpus, FLAGS.from_step)
+  print(
+    f"Corpus {made.number}, {made.directory}: from checkpoint "
+    f"{made.from_step} on, indexes are over it."
+  )
+  return 0
+
+
 def _train_flags() -> None:
   _workdir_flag()
   config_flags.DEFINE_config_file("config", None, "The experiment's file.")
   flags.mark_flag_as_required("config")
   flags.DEFINE_list(
     "may_differ", [], "Config keys in which a resumed run may differ."
+  )
+  flags.DEFINE_string(
+    "coordinator",
+    "",
+    "host:port of process 0, where several processes train one run.",
+  )
+  flags.DEFINE_integer(
+    "num_processes", 1, "How many processes train the run.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
   )
 
 
@@ -109,18 +144,23 @@ def _train(args: list[str]) -> int:
   from realm_jax import allocator
 
   allocator.keep_freed_memory()
-  from realm_jax import config, workdir
+  from realm_jax import config, hosts, workdir
   from realm_jax.train import loop, stop
 
   run = config.parse(FLAGS.config)
-  workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
-  if loop.train(run, FLAGS.workdir):
-    return 0
-  print(
-    f"Stopped on request; {FLAGS.workdir} is saved. The same command goes on.",
-    file=sys.stderr,
-  )
-  return stop.STOPPED_EXIT_CODE
+  with hosts.joined(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id):
+    if hosts.is_lead():
+      workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
+    hosts.check_same("config", config.dumps(run))
+    if loop.train(run, FLAGS.workdir):
+      return 0
+    if hosts.is_lead():
+      print(
+        f"Stopped on request; {FLAGS.workdir} is saved. The same command "
+        "goes on.",
+        file=sys.stderr,
+      )
+    return stop.STOPPED_EXIT_CODE
 
 
 def _build_index_flags() -> None:
@@ -128,9 +168,7 @@ def _build_index_flags() -> None:
   flags.DEFINE_bool(
     "watch", False, "Go on with every new checkpoint until training is done."
   )
-  flags.DEFINE_string(
-    "corpus", "", "Index this corpus instead of the run's own."
-  )
+  flags.DEFINE_string("corpus", "", "Index this corpus instead of the run's.")
 
 
 def _build_index(args: list[str]) -> int:
@@ -152,7 +190,7 @@ def _evaluate_flags() -> None:
   )
   flags.DEFINE_string("output", None, "Where to write predictions.jsonl.")
   flags.mark_flag_as_required("output")
-  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's own.")
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
   flags.DEFINE_integer("limit", 0, "Use the first so many lines; 0 for all.")
 
 
@@ -172,22 +210,33 @@ def _evaluate(args: list[str]) -> int:
 
 def _ask_flags() -> None:
   _workdir_flag()
-  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's own.")
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
   flags.DEFINE_bool("json", False, "Print JSON instead of a page of text.")
 
 
 def _ask(args: list[str]) -> int:
-  if not args:
-    raise ValueError('Nothing to ask: realm ask --workdir=… "a question"')
   from realm_jax.eval import open_qa
 
   answerer = open_qa.QuestionAnswerer.open(FLAGS.workdir, corpus=FLAGS.corpus)
-  for answer in answerer.answer(args):
+  answers = answerer.answer(args) if args else answerer.converse(_questions())
+  for answer in answers:
     if FLAGS.json:
-      print(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
+      line = json.dumps(dataclasses.asdict(answer), ensure_ascii=False)
+      print(line, flush=True)
     else:
       open_qa.show(answer)
   return 0
+
+
+def _questions() -> Iterator[str]:
+  """Yields the lines of the standard input that are not empty."""
+  while True:
+    if sys.stdin.isatty():
+      print("question: ", end="", file=sys.stderr, flush=True)
+    if not (line := sys.stdin.readline()):
+      return
+    if question := line.strip():
+      yield question
 
 
 def _report(args: list[str]) -> int:
@@ -227,6 +276,11 @@ COMMANDS = {
     _edit_corpus_flags,
     _edit_corpus,
   ),
+  "use-corpus": Command(
+    "have a run go over to another corpus, training or not",
+    _use_corpus_flags,
+    _use_corpus,
+  ),
   "train": Command(
     "train a stage (ict, mlm, realm, openqa), or go on with it",
     _train_flags,
@@ -243,7 +297,11 @@ COMMANDS = {
   "evaluate": Command(
     "score a run on questions or on masked texts", _evaluate_flags, _evaluate
   ),
-  "ask": Command("answer questions, with evidence", _ask_flags, _ask),
+  "ask": Command(
+    "answer questions, with evidence: those given, or one a line of the input",
+    _ask_flags,
+    _ask,
+  ),
   "report": Command("write report/report.html", _workdir_flag, _report),
 }
 

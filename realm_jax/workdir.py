@@ -45,11 +45,12 @@ def claim(
         f"{saved_path} belongs to a run with another config ({listed}). Use "
         "another --workdir, or name these keys in --may_differ."
       )
-  if (path / "index").exists() and not checkpoints.steps(path):
+  left = [name for name in ("index", "corpora") if (path / name).exists()]
+  if left and not checkpoints.steps(path):
     raise ValueError(
-      f"{path} holds an index but no checkpoint: what is left of another run. "
-      "Its versions would be taken for this run's. Remove the directory, or "
-      "use another --workdir."
+      f"{path} holds {left} but no checkpoint: what is left of another run. It "
+      "would be taken for this run's. Remove the directory, or use another "
+      "--workdir."
     )
   files.write_whole(saved_path, config.dumps(run))
 

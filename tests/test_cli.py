@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import io
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from realm_jax import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ROOT / "tests" / "integration" / "tiny_run.py"
@@ -43,7 +46,7 @@ def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
       ],
       "batch_size must be positive, got 0",
     ),
-    (["ask", "--workdir=x"], "Nothing to ask"),
+    (["ask", "--workdir=x"], "is not a run's workdir"),
     (["report", "--workdir=x", "y"], r"Unknown arguments ['y']"),
     (["build-index", "--workdir=x"], "is not a run's workdir"),
     (["index", "--workdir=x"], "Say which of list, verify, prune, got []"),
@@ -67,3 +70,8 @@ def test_an_unknown_config_key_is_refused_by_name():
   )
   assert failed.returncode != 0
   assert "nonsense" in failed.stderr
+
+
+def test_questions_are_the_lines_of_the_input(monkeypatch):
+  monkeypatch.setattr(sys, "stdin", io.StringIO("Who?\n\n  Where? \nWhen?"))
+  assert list(cli._questions()) == ["Who?", "Where?", "When?"]

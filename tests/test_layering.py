@@ -12,7 +12,7 @@ LAYERS = (
   ("shapes",),
   ("config",),
   ("files",),
-  ("allocator", "sharding", "checkpoints"),
+  ("allocator", "sharding", "hosts", "checkpoints"),
   ("workdir",),
   ("models",),
   ("objectives",),

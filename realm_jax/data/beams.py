@@ -2,6 +2,7 @@
 """A question's retrieved passages to the batch of a fine-tuning step (ORQA)."""
 
 from collections.abc import Iterator
+import copy
 import functools
 
 from jaxtyping import Bool, Float32, Int, Int32
@@ -65,14 +66,21 @@ class BeamCollator:
       )
     self._run, self._corpus, self._tokenizer = run, corpus, tokenizer
     self._questions = questions
-    self._process = (process_index, process_count)
+    self._process_index = process_index
     self._packing = packing.plan(
       self._simulate(query_lengths, run.batch_size // process_count * read),
       run.lengths.joint,
       model_width=run.encoder.hidden_size,
       multiple=num_devices,
+      process_count=process_count,
     )
     self._answer_ids = functools.lru_cache(maxsize=100_000)(self._encode)
+
+  def over(self, corpus: PassageCorpus) -> "BeamCollator":
+    """Returns a collator of the same shapes for another corpus' passages."""
+    other = copy.copy(self)
+    other._corpus = corpus
+    return other
 
   def _simulate(self, query_lengths: np.ndarray, num_rows: int) -> np.ndarray:
     queries = packing.simulate(query_lengths, num_rows)
@@ -116,7 +124,7 @@ class BeamCollator:
       "beam_embs": beam_embs,
       "beam_mask": np.ones(beam.shape, bool),
       "beam_has_answer": self._has_answer(questions, beam),
-      "joint": self._packing.fit(joints.rows, *self._process),
+      "joint": self._packing.fit(joints.rows, self._process_index),
       "block_mask": joints.block_mask,
       "gold_spans": self._gold_spans(questions, joints),
     }

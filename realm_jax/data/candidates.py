@@ -2,6 +2,7 @@
 """Retrieved passages to the batch of a REALM step (REALM sections 3.3-3.4)."""
 
 from collections.abc import Iterator
+import copy
 from typing import NamedTuple
 
 from jaxtyping import Int
@@ -70,7 +71,8 @@ class RealmCollator:
 
     Args:
       run: lengths, batch_size, candidates, and what the reader sees.
-      corpus: that candidates come from.
+      corpus: that candidates come from, or (see `over`) of passages as long
+        as any that may come.
       tokenizer: the corpus' own.
       query_lengths: tokens of some queries as they will come, special tokens
         included; the same on every process.
@@ -87,19 +89,22 @@ class RealmCollator:
     self._process_index = process_index
     self._num_queries = num_queries = run.batch_size // process_count
     rows, queries = self._simulate(query_lengths, num_queries)
-    every_row = np.arange(len(corpus))
-    longest_query = np.full(len(corpus), run.lengths.query)
+    with_title = run.data.reader_sees_title
+    # Any passage that an edited corpus may have, and its title's [SEP].
+    longest = run.lengths.query + corpus.max_pieces - 2 + with_title
     self._passages = packing.plan(
       self._passage_lengths(rows),
-      self._passage_lengths(every_row).max().item(),
+      min(corpus.max_pieces, run.lengths.passage),
       model_width=run.embedder.bert.hidden_size,
       multiple=num_devices,
+      process_count=process_count,
     )
     self._joints = packing.plan(
       self._joint_lengths(queries, rows),
-      self._joint_lengths(longest_query, every_row).max().item(),
+      min(longest, run.lengths.joint),
       model_width=run.encoder.hidden_size,
       multiple=num_devices,
+      process_count=process_count,
     )
 
   def _simulate(
@@ -133,16 +138,19 @@ class RealmCollator:
       with_title=self._run.data.reader_sees_title,
     )
 
+  def over(self, corpus: PassageCorpus) -> "RealmCollator":
+    """Returns a collator of the same shapes for another corpus' passages."""
+    other = copy.copy(self)
+    other._corpus = corpus
+    return other
+
   @property
   def num_shapes(self) -> int:
     """How many shapes of batch there are; a rung is one of them."""
     return len(self._joints.rungs)
 
   def rung(self, examples: Batch, candidates: Candidates) -> int:
-    """Returns the cheapest shape that fits; processes must agree on one.
-
-    Every process passes the largest of their answers to `batch`.
-    """
+    """Returns the cheapest shape that fits."""
     lengths = self._lengths(examples["query"], self._all_rows(candidates))
     return max(
       self._passages.first_fit(lengths.passages),

@@ -23,7 +23,7 @@ import pathlib
 from typing import Any
 
 from array_record.python import array_record_module
-from jaxtyping import Int32, UInt64
+from jaxtyping import Int, Int32, UInt64
 import numpy as np
 
 from realm_jax.data.corpus_writer import (
@@ -142,6 +142,26 @@ class PassageCorpus:
     row = int(self._uid_rows[at])
     # A strange uid may share its hash with one of ours.
     return row if self.passage(row).uid == uid else None
+
+  def rows_in(
+    self, other: "PassageCorpus", rows: Int[np.ndarray, "*n"]
+  ) -> Int32[np.ndarray, "*n"]:
+    """Returns which passages of another corpus have the uids of some of ours.
+
+    Args:
+      other: an edited corpus, say.
+      rows: of this corpus; negative for none.
+
+    Returns:
+      Rows of `other`, or -1.
+    """
+    if other.fingerprint == self.fingerprint:
+      return rows.astype(np.int32)
+    hashes = self._row_uid_hashes[np.maximum(rows, 0)]
+    at = np.searchsorted(other._uid_hashes, hashes)
+    at = np.minimum(at, len(other) - 1)
+    same = (rows >= 0) & (other._uid_hashes[at] == hashes)
+    return np.where(same, other._uid_rows[at], -1).astype(np.int32)
 
   def document_rows(self, row: Row) -> range:
     """Returns the rows of all passages of the document that `row` is of.

@@ -54,16 +54,9 @@ class Packing:
       f"for {self.rungs[-1]} at most."
     )
 
-  def fit(
-    self, rows: TokenRows, process_index: int = 0, process_count: int = 1
-  ) -> PackedRows:
-    """Packs rows [n, T] onto the fewest lines that there is a shape for.
-
-    Several processes must take one shape, and none may ask the others for
-    theirs between two steps: they take the largest.
-    """
-    alone = process_count == 1
-    rung = self.first_fit(rows["mask"].sum(axis=1)) if alone else -1
+  def fit(self, rows: TokenRows, process_index: int = 0) -> PackedRows:
+    """Packs rows [n, T] onto the fewest lines that there is a shape for."""
+    rung = self.first_fit(rows["mask"].sum(axis=1))
     return self.pack(rows, rung, process_index)
 
   def shapes(self, num_rows: int) -> Iterator[PackedRows]:
@@ -159,6 +152,7 @@ def plan(
   *,
   model_width: int,
   multiple: int,
+  process_count: int = 1,
 ) -> Packing:
   """Chooses the width and the rungs from batches as they are expected.
 
@@ -167,6 +161,8 @@ def plan(
     longest: that a row may be; the last rung has room for n such rows.
     model_width: H, which decides what attention costs beside the rest.
     multiple: of which every rung is a multiple: the devices.
+    process_count: of the run. Several must take one shape, and do not ask
+      each other for theirs before each step: they have the last rung alone.
 
   Raises:
     ValueError: the rows of a batch do not divide over the devices.
@@ -194,6 +190,8 @@ def plan(
   # before there is room for nothing but the longest.
   rungs.append(rungs[-1] + (most - rungs[-1]) / 3)
   rungs.append(most)
+  if process_count > 1:
+    rungs = rungs[-1:]
   return Packing(
     width,
     tuple(multiple * math.ceil(math.ceil(lines) / multiple) for lines in rungs),

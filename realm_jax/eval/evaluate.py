@@ -41,8 +41,8 @@ def evaluate(
       the others of {"text", "spans", "passage_uid"?, "source_uid"?}.
     output: directory for predictions.jsonl (one object for each line of
       data, with evidence) and figures.json.
-    corpus: directory of a corpus to search instead of the run's own; the
-      workdir needs an index of it.
+    corpus: directory of a corpus to search instead of the one that the run
+      has moved to; the workdir needs an index of it.
     step: of the checkpoint; 0 for the newest.
     limit: use the first so many lines; 0 for all.
 

@@ -32,6 +32,7 @@ from realm_jax.eval.fill import Filled, make_filler, make_scorer
 from realm_jax.eval.predictions import Candidate, SpanPrediction
 from realm_jax.eval.retrieval import RECALL_AT, recall_figures
 from realm_jax.eval.retriever import Retriever
+from realm_jax.index.corpora import open_corpora
 from realm_jax.shapes import Batch, TokenRows
 
 _BATCH = 16
@@ -108,7 +109,13 @@ def evaluate_spans(
   run = workdirs.load(workdir)
   step = step or checkpoints.newest_step(workdir)
   tokenizer = load_tokenizer(run.data.tokenizer)
-  passages = PassageCorpus.open(corpus or run.data.corpus)
+  corpora = open_corpora(workdir, run, corpus)
+  retriever = None
+  if run.stage != "mlm":
+    retriever = Retriever(workdir, run, corpora, tokenizer)
+  passages = (
+    retriever.version.corpus if retriever else corpora.open(corpora.moves()[0])
+  )
   texts = MaskedTexts(data)
   spans = read_spans(texts, run, tokenizer, passages, limit)
   if not spans:
@@ -123,8 +130,7 @@ def evaluate_spans(
     "num_skipped": min(limit or len(texts), len(texts)) - len(spans),
   }
   neighbors, recall = None, {}
-  if run.stage != "mlm":
-    retriever = Retriever(workdir, run, passages, tokenizer)
+  if retriever:
     neighbors = _find_passages(retriever, spans, len(passages))
     facts["index_version"] = retriever.version.version
     recall = recall_figures(
@@ -133,7 +139,7 @@ def evaluate_spans(
       [[span.answer] for span in spans],
       [span.gold_row for span in spans],
     )
-  if run.stage == "ict":
+  if retriever and run.stage == "ict":
     # Nothing of the checkpoint itself was used.
     return {**facts, "step": retriever.version.step, **recall}, []
   filler = _Filler(workdir, step, run, passages, tokenizer, spans)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions to answers with evidence: find passages, read them (ORQA 4-5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+import logging
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -37,10 +38,12 @@ from realm_jax.eval.spans import (
   locate_spans,
   make_reader,
 )
+from realm_jax.index.corpora import open_corpora
 from realm_jax.index.search import Neighbors
 from realm_jax.objectives.retrieval import LOG_ZERO
 from realm_jax.shapes import Params
 
+_log = logging.getLogger(__name__)
 _BATCH = 8
 _ANSWERS = 5
 
@@ -53,15 +56,13 @@ class QuestionAnswerer:
     run: RunConfig,
     retriever: Retriever,
     reader_params: Params,
-    corpus: PassageCorpus,
     tokenizer: Tokenizer,
     read: int,
   ) -> None:
     """Takes what `open` opens."""
-    self._run, self._retriever, self.corpus = run, retriever, corpus
+    self._run, self._retriever = run, retriever
     self._tokenizer = tokenizer
     self._num_read = read
-    self._depth = max(read, min(max(RECALL_AT), len(corpus)))
     self._params = jax.device_put(reader_params)
     self._read = make_reader(run, read)
 
@@ -74,11 +75,11 @@ class QuestionAnswerer:
     step: int = 0,
     read: int = 0,
   ) -> "QuestionAnswerer":
-    """Opens a checkpoint and the newest index of a corpus.
+    """Opens a checkpoint and the newest index.
 
     Args:
       workdir: of an openqa run.
-      corpus: directory of a corpus to search instead of the run's own.
+      corpus: directory of a corpus to search, whatever the run moves to.
       step: of the checkpoint; 0 for the newest.
       read: passages to read for each question; 0 for openqa.read.
 
@@ -94,16 +95,15 @@ class QuestionAnswerer:
         "init.retriever and init.encoder set to this workdir) and ask that."
       )
     step = step or checkpoints.newest_step(workdir)
-    passages = PassageCorpus.open(corpus or run.data.corpus)
+    corpora = open_corpora(workdir, run, corpus)
     tokenizer = load_tokenizer(run.data.tokenizer)
     # Fine-tuning moves the query tower and leaves the document tower, so
     # the index goes with the query tower of any of the run's checkpoints.
     towers = checkpoints.restore_params(workdir, step, "retriever")
     return cls(
       run,
-      Retriever(workdir, run, passages, tokenizer, towers),
+      Retriever(workdir, run, corpora, tokenizer, towers),
       checkpoints.restore_params(workdir, step, "reader"),
-      passages,
       tokenizer,
       read or run.openqa.read,
     )
@@ -113,13 +113,31 @@ class QuestionAnswerer:
     """The name of the index that is searched."""
     return self._retriever.version.version
 
+  @property
+  def corpus(self) -> PassageCorpus:
+    """The corpus that is searched."""
+    return self._retriever.version.corpus
+
   def answer(self, questions: Sequence[str]) -> list[AnsweredQuestion]:
     """Returns distinct answers to each question, likeliest first."""
     return self.read(questions, self.find(questions))
 
+  def converse(self, questions: Iterable[str]) -> Iterator[AnsweredQuestion]:
+    """Answers one question after another, always with the newest index.
+
+    That may be over another corpus, to which the run has moved meanwhile.
+    """
+    for question in questions:
+      if self._retriever.take_newest():
+        _log.info(
+          "Searching %s in %s", self.index_version, self.corpus.directory
+        )
+      yield from self.answer([question])
+
   def find(self, questions: Sequence[str]) -> Neighbors:
     """Returns the passages for each question: 100, or those to be read."""
-    return self._retriever.search(self._encode(questions), self._depth)
+    depth = max(self._num_read, min(max(RECALL_AT), len(self.corpus)))
+    return self._retriever.search(self._encode(questions), depth)
 
   def read(
     self, questions: Sequence[str], found: Neighbors

@@ -18,6 +18,7 @@ from realm_jax.eval import plots, predictions, report_examples
 from realm_jax.eval.evaluate import EVALUATION_FOLDER, evaluate
 from realm_jax.eval.metrics_file import Series, read_metrics, read_objects
 from realm_jax.index import store
+from realm_jax.index.corpora import read_moves
 from realm_jax.train.metrics import METRICS_FILE
 
 _EXAMPLES = 12
@@ -32,6 +33,8 @@ _TITLES = {
 _SWAP_COLUMNS = {
   "swap/first_step": ("taken over at step", "{:,.0f}"),
   "swap/checkpoint_step": ("built from step", "{:,.0f}"),
+  "swap/corpus": ("corpus", "{:.0f}"),
+  "swap/num_passages": ("its passages", "{:,.0f}"),
   "swap/stale_steps": ("steps stale", "{:,.0f}"),
   "swap/stale_seconds": ("seconds stale", "{:,.0f}"),
   "swap/stall_seconds": ("step held up, ms", "{:,.1f}"),
@@ -128,6 +131,12 @@ def _facts(
     + ("" if (root / checkpoints.TRAINING_DONE).exists() else ", not finished"),
     "Batch": f"{run.batch_size} queries",
     "Corpus": _describe_corpus(run.data.corpus),
+    **{
+      f"Corpus from checkpoint {move.from_step:,} on": _describe_corpus(
+        move.directory
+      )
+      for move in read_moves(root)
+    },
     "Encoder": f"{run.encoder.num_layers} layers, width "
     f"{run.encoder.hidden_size}",
     "Checkpoints kept": ", ".join(f"{s:,}" for s in checkpoints.steps(root)),

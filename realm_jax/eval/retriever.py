@@ -9,10 +9,10 @@ import numpy as np
 
 from realm_jax.config import RunConfig
 from realm_jax.data.collate import query_rows
-from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.eval.batching import fixed_batches
 from realm_jax.index import store
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.search import Neighbors
 from realm_jax.shapes import Params
 from realm_jax.train.search import Searcher
@@ -21,13 +21,13 @@ _BATCH = 32
 
 
 class Retriever:
-  """The newest index of a corpus, and the query tower that searches it."""
+  """The newest index of a run, and the query tower that searches it."""
 
   def __init__(
     self,
     workdir: str,
     run: RunConfig,
-    corpus: PassageCorpus,
+    corpora: Corpora,
     tokenizer: Tokenizer,
     retriever_params: Params | None = None,
   ) -> None:
@@ -36,23 +36,42 @@ class Retriever:
     Args:
       workdir: of the run that the index belongs to.
       run: its config.
-      corpus: which the index must be of.
-      tokenizer: the corpus' own.
+      corpora: that the index may be over.
+      tokenizer: the corpora's own.
       retriever_params: whose query tower embeds queries; None for those of
         the version itself, with which it was searched in pre-training.
 
     Raises:
-      FileNotFoundError: the workdir has no index of this corpus.
+      FileNotFoundError: the workdir has no index of these corpora.
       ValueError: the index or the tokenizer does not go with the corpus.
     """
-    corpus.check_tokenizer(tokenizer)
-    name = store.newest_version(workdir, corpus)
-    version = store.open_version(workdir, name, run, corpus)
-    if retriever_params is not None:
-      version = dataclasses.replace(version, retriever_params=retriever_params)
-    self.version = version
+    self._workdir, self._run, self._corpora = workdir, run, corpora
+    self._params = retriever_params
+    self._tokenizer = tokenizer
+    self._open(corpora.newest_version(workdir))
     self._searcher = Searcher(run.embedder)
-    self._tokenizer, self._length = tokenizer, run.lengths.query
+
+  def take_newest(self) -> bool:
+    """Opens a newer index if there is one; returns whether there was.
+
+    Raises as the constructor does.
+    """
+    name = self._corpora.newest_version(self._workdir)
+    if name == self.version.version:
+      return False
+    self._open(name)
+    return True
+
+  def _open(self, name: str) -> None:
+    corpus = self._corpora.of_version(name)
+    corpus.check_tokenizer(self._tokenizer)
+    # Its lease ends with this object, so it is held beside what is searched.
+    self.version = store.open_version(self._workdir, name, self._run, corpus)
+    self._searched = self.version
+    if self._params is not None:
+      self._searched = dataclasses.replace(
+        self.version, retriever_params=self._params
+      )
 
   def search(
     self, queries: Sequence[Int32[np.ndarray, "_"]], k: int
@@ -60,8 +79,8 @@ class Retriever:
     """Returns the k best passages of each query, given as pieces."""
     found = []
     for batch, count in fixed_batches(queries, _BATCH):
-      rows = query_rows(batch, self._tokenizer, self._length)
-      ids, scores = self._searcher.search(rows, self.version, k)
+      rows = query_rows(batch, self._tokenizer, self._run.lengths.query)
+      ids, scores = self._searcher.search(rows, self._searched, k)
       found.append((ids[:count], scores[:count]))
     ids, scores = zip(*found, strict=True)
     return Neighbors(np.concatenate(ids), np.concatenate(scores))

@@ -26,6 +26,7 @@ from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
 from realm_jax.index import drafts, mirror, publish, retention, store
+from realm_jax.index.corpora import open_corpora
 from realm_jax.index.drafts import Draft, DraftPlan
 from realm_jax.index.embed import CorpusEmbedder
 from realm_jax.index.embeddings import Embeddings
@@ -60,12 +61,13 @@ def build_index(
 
   `watch` follows refresh.policy: under lockstep every refresh checkpoint, in
   order; under async the newest that there is; under never the first; always
-  the last one of a finished run, and then it ends.
+  the last one of a finished run, and then it ends. When the run moves to
+  another corpus, the newest index is first made again over that.
 
   Args:
     workdir: of the trainer; with `watch`, it may not have begun yet.
     watch: go on until TRAINING_DONE.
-    corpus: directory of a corpus to index instead of the run's own.
+    corpus: directory of a corpus to index instead of the run's.
     poll_seconds: between two looks at the workdir.
 
   Returns:
@@ -81,8 +83,8 @@ def build_index(
   """
   if watch and corpus:
     raise ValueError(
-      f"--watch serves a trainer, and that reads its own corpus: corpus="
-      f"{corpus!r} can be indexed without --watch only."
+      f"--watch follows the run's own corpus: corpus={corpus!r} can be indexed "
+      "without --watch only. To have the run move to it, `realm use-corpus`."
     )
   if watch:
     _wait_for_config(workdir, poll_seconds)
@@ -119,6 +121,8 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
     done = builder.training_done()
     step = builder.step_in_work()
     if step is None:
+      step = builder.step_to_move()
+    if step is None:
       step = next_step(
         checkpoints.steps(builder.workdir),
         builder.handled_steps(),
@@ -142,7 +146,7 @@ def _watch(builder: "_Builder", poll_seconds: float) -> list[str]:
 
 
 class _Builder:
-  """Builds the versions of one workdir and one corpus, alone or with others."""
+  """Builds the versions of one workdir, alone or with others."""
 
   def __init__(
     self,
@@ -153,18 +157,21 @@ class _Builder:
     poll_seconds: float,
   ) -> None:
     self.workdir, self.run = workdir, run
-    self._corpus = PassageCorpus.open(corpus or run.data.corpus)
-    if run.retrieval.backend == "scann":
-      # Refuses a layout that does not fit, before anything is embedded.
-      scann_parameters(len(self._corpus), run.retrieval.scann)
-    self._embedder = CorpusEmbedder(
-      run,
-      self._corpus,
-      load_tokenizer(run.data.tokenizer),
-      sharding.local_mesh(),
-    )
+    self._corpora = open_corpora(workdir, run, corpus)
+    self._tokenizer = load_tokenizer(run.data.tokenizer)
+    self._turn_to(self._corpora.open(self._corpora.moves()[0]))
     self._leases, self._observer = leases, LeaseObserver()
     self._poll_seconds = poll_seconds
+
+  def _turn_to(self, corpus: PassageCorpus) -> None:
+    """Makes what follows be over a corpus."""
+    if self.run.retrieval.backend == "scann":
+      # Refuses a layout that does not fit, before anything is embedded.
+      scann_parameters(len(corpus), self.run.retrieval.scann)
+    self._corpus = corpus
+    self._embedder = CorpusEmbedder(
+      self.run, corpus, self._tokenizer, sharding.local_mesh()
+    )
 
   def training_done(self) -> bool:
     return (epath.Path(self.workdir) / checkpoints.TRAINING_DONE).exists()
@@ -173,9 +180,10 @@ class _Builder:
     return step in checkpoints.steps(self.workdir)
 
   def handled_steps(self) -> list[int]:
-    versions = store.list_versions(self.workdir, self._corpus)
-    refused = publish.list_refused(self.workdir, self._corpus)
-    return sorted(store.step_of(name) for name in (*versions, *refused))
+    versions = store.list_versions(self.workdir)
+    refused = publish.list_refused(self.workdir)
+    in_force = self._corpora.in_force([*versions, *refused])
+    return sorted(store.step_of(name) for name in in_force)
 
   def step_in_work(self) -> int | None:
     """Returns the newest step that another builder is making, if any.
@@ -184,17 +192,29 @@ class _Builder:
     one version sooner is worth more than two later.
     """
     handled = self.handled_steps()
-    for name in reversed(store.list_drafts(self.workdir, self._corpus)):
+    drafted = self._corpora.in_force(store.list_drafts(self.workdir))
+    for name in reversed(drafted):
       step = store.step_of(name)
       newer = not handled or step > handled[-1]
       if newer and drafts.is_live(self._directory(name), self._observer):
         return step
     return None
 
+  def step_to_move(self) -> int | None:
+    """Returns the step of the newest index, if that is over a former corpus.
+
+    Its vectors are there: over the next corpus, little has to be embedded.
+    """
+    newest = self._corpora.newest(store.list_versions(self.workdir))
+    if newest is None or self._corpora.in_force([newest]):
+      return None
+    step = store.step_of(newest)
+    return None if step in self.handled_steps() else step
+
   def check_last(self) -> None:
     """Raises VersionRefused if the last version failed its checks."""
     for step in self.handled_steps()[-1:]:
-      version = store.version_name(step, self._corpus.fingerprint)
+      version = self._corpora.version_name(step)
       if reason := publish.refusal(self.workdir, version):
         raise VersionRefused(f"Index version {version}: {reason}", {})
 
@@ -204,10 +224,13 @@ class _Builder:
     Returns:
       The version, if this builder published it; else nothing.
     """
-    version = store.version_name(step, self._corpus.fingerprint)
+    corpus = self._corpora.open(self._corpora.of_step(step))
+    version = store.version_name(step, corpus.fingerprint)
     if version in store.list_versions(self.workdir):
       _log.info("Index version %s is published already", version)
       return []
+    if corpus is not self._corpus:
+      self._turn_to(corpus)
     publish.check_newest(self.workdir, self._corpus.fingerprint, step)
     clock = _Clock()
     plan, retriever = self._plan(step, version)
@@ -336,8 +359,10 @@ class _Builder:
       libraries=library_versions(),
     )
     clock.lap("index")
-    # What is verified is what a reader would open.
-    opened = store.open_files(draft.local, manifest)
+    # What is verified is what the trainer will search: recall is of that.
+    opened = store.open_files(
+      draft.local, manifest, self._corpus, self.run.retrieval
+    )
     checks = verify(
       opened.index,
       opened.embeddings,
@@ -363,10 +388,19 @@ class _Builder:
   def _restore(self, step: int) -> tuple[Params, float]:
     """Returns the retriever's parameters and when they were committed.
 
+    If the trainer has deleted the checkpoint, they are those of its index over
+    a former corpus.
+
     Raises:
       FileNotFoundError: the trainer deleted the checkpoint, if only while it
         was being read.
     """
+    if not self.has(step):
+      for name in store.list_versions(self.workdir):
+        if store.step_of(name) == step:
+          manifest = Manifest.read(self._directory(name))
+          retriever = drafts.read_params(self._directory(name))
+          return retriever, manifest.checkpoint_unix_secs
     path = checkpoints.folder(self.workdir) / str(step)
     try:
       retriever = checkpoints.restore_params(self.workdir, step, "retriever")
@@ -423,7 +457,7 @@ class _Builder:
       return  # The next version prunes again.
     keep = self.run.refresh.keep_versions
     for version in retention.prune(
-      self.workdir, self._corpus, keep, needed, self._observer
+      self.workdir, self._corpora, keep, needed, self._observer
     ):
       _log.info("Deleted index version %s", version)
 

@@ -24,6 +24,7 @@ from realm_jax.index.search import NO_PASSAGE, Neighbors, check_search
 
 _BLOCK_ROWS = 2**16  # Passages that a device scores at once, at most,
 _BLOCK_QUERIES = 512  # against so many queries: 128 MiB of scores.
+_ROW_STEP = 64  # A block has a multiple of so many.
 _FEWEST_QUERIES = 8
 
 
@@ -31,7 +32,7 @@ class DeviceIndex:
   """Passages in the memory of this process' devices; see `search_shards`.
 
   Numbers of queries are rounded up to powers of two, so that a few programs
-  serve all of them; another index of the same shape compiles nothing.
+  serve all of them; another index of about the size compiles nothing.
   """
 
   def __init__(
@@ -88,7 +89,7 @@ def search_shards(
   blocks: Float[Array, "blocks rows D"],
   *,
   k: int,
-  num_passages: int,
+  num_passages: int | Int32[Array, ""],
   mesh: Mesh,
   approximate: bool,
 ) -> tuple[Float32[Array, "shards B k"], Int32[Array, "shards B k"]]:
@@ -126,7 +127,7 @@ def search_shards(
       scores, ids = _score(queries, embs, first_id, num_passages)
       scores, places = (
         jax.lax.approx_max_k(
-          scores, min(k, rows), reduction_input_size_override=num_passages
+          scores, min(k, rows), reduction_input_size_override=num_blocks * rows
         )
         if approximate
         else jax.lax.top_k(scores, min(k, rows))
@@ -166,7 +167,7 @@ def merge(
 
 
 _search_shards = jax.jit(
-  search_shards, static_argnames=("k", "num_passages", "mesh", "approximate")
+  search_shards, static_argnames=("k", "mesh", "approximate")
 )
 _merge = jax.jit(merge)
 
@@ -175,7 +176,7 @@ def _score(
   queries: Float[Array, "B D"],
   embs: Float[Array, "rows D"],
   first_id: Int32[Array, ""],
-  num_passages: int,
+  num_passages: int | Int32[Array, ""],
 ) -> tuple[Float32[Array, "B rows"], Int32[Array, "rows"]]:
   scores = jnp.einsum(
     "bd,nd->bn",
@@ -204,10 +205,16 @@ def _take_best(
 def _place(
   embeddings: Embeddings, mesh: Mesh, dtype: np.dtype
 ) -> Float[Array, "blocks rows D"]:
-  """Splits the rows over the devices, in as even blocks as there can be."""
+  """Splits the rows over the devices, in about even blocks.
+
+  A corpus with a few passages more or less has blocks of the same shape, so
+  that a move to it compiles nothing.
+  """
   num_passages, dim = embeddings.shape
   share = -(-num_passages // (mesh.size * _BLOCK_ROWS))  # Blocks a device.
   rows = -(-num_passages // (mesh.size * share))
+  step = min(_ROW_STEP, _BLOCK_ROWS)
+  rows = -(-rows // step) * step
   devices = list(mesh.devices.flat)
   shards = [jnp.zeros((share, rows, dim), dtype, device=d) for d in devices]
   for number in range(share):

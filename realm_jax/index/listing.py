@@ -10,8 +10,8 @@ import rich.progress
 import rich.table
 
 from realm_jax import workdir as workdirs
-from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import publish, retention, store
+from realm_jax.index.corpora import open_corpora
 from realm_jax.index.lease import EXPIRY_SECONDS, LeaseObserver
 from realm_jax.index.manifest import Manifest
 
@@ -33,7 +33,7 @@ def list_index(workdir: epath.PathLike) -> None:
     FileNotFoundError: it is not a workdir.
     ValueError: a manifest cannot be read.
   """
-  run = workdirs.load(workdir)
+  workdirs.load(workdir)
   table = rich.table.Table(*_COLUMNS, title=str(store.index_folder(workdir)))
   needed = retention.needed_by_checkpoints(workdir) or set()
   observer = LeaseObserver()
@@ -53,10 +53,9 @@ def list_index(workdir: epath.PathLike) -> None:
     )
   console = rich.console.Console()
   console.print(table)
-  corpus = PassageCorpus.open(run.data.corpus)
-  for version in store.list_drafts(workdir, corpus):
+  for version in store.list_drafts(workdir):
     console.print(f"{version} is being made")
-  for version in publish.list_refused(workdir, corpus):
+  for version in publish.list_refused(workdir):
     console.print(f"{version} refused: {publish.refusal(workdir, version)}")
 
 
@@ -97,7 +96,7 @@ def prune_index(workdir: epath.PathLike) -> list[str]:
     ValueError: a checkpoint cannot be read, so it is not known what it needs.
   """
   run = workdirs.load(workdir)
-  corpus = PassageCorpus.open(run.data.corpus)
+  corpora = open_corpora(workdir, run)
   needed = retention.needed_by_checkpoints(workdir)
   if needed is None:
     raise ValueError(
@@ -105,16 +104,14 @@ def prune_index(workdir: epath.PathLike) -> list[str]:
       "is not known. Try again when the trainer has finished deleting it."
     )
   observer = LeaseObserver()
+  published = corpora.known(store.list_versions(workdir))
   if any(
-    retention.readers(workdir, version, observer)
-    for version in store.list_versions(workdir, corpus)
+    retention.readers(workdir, version, observer) for version in published
   ):
     print(f"Watching the readers' leases for {EXPIRY_SECONDS:.0f} seconds …")
     time.sleep(EXPIRY_SECONDS)
-  if not store.list_versions(workdir, corpus):
-    return []
   return retention.prune(
-    workdir, corpus, run.refresh.keep_versions, needed, observer
+    workdir, corpora, run.refresh.keep_versions, needed, observer
   )
 
 

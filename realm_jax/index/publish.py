@@ -71,15 +71,17 @@ def refusal(workdir: epath.PathLike, version: str) -> str | None:
   return json.loads(path.read_text())["reason"]
 
 
-def list_refused(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
-  """Returns the versions of a corpus that failed their checks."""
+def list_refused(
+  workdir: epath.PathLike, corpus: PassageCorpus | None = None
+) -> list[str]:
+  """Returns the versions, of one corpus or of all, that failed their checks."""
   paths = files.entries(index_folder(workdir))
   names = [
     path.name.removesuffix(_REFUSED)
     for path in paths
     if path.name.endswith(_REFUSED)
   ]
-  return of_corpus(names, corpus.fingerprint)
+  return names if corpus is None else of_corpus(names, corpus.fingerprint)
 
 
 def _refusal_path(workdir: epath.PathLike, version: str) -> epath.Path:

@@ -7,8 +7,8 @@ import logging
 from etils import epath
 
 from realm_jax import checkpoints
-from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import drafts
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.lease import LeaseObserver
 from realm_jax.index.store import (
   index_folder,
@@ -53,19 +53,21 @@ def readers(
 
 def prune(
   workdir: epath.PathLike,
-  corpus: PassageCorpus,
+  corpora: Corpora,
   keep: int,
   needed: Collection[str],
   observer: LeaseObserver,
 ) -> list[str]:
-  """Deletes a corpus' versions but the newest `keep` and those `needed`.
+  """Deletes a run's versions but the newest `keep` and those `needed`.
 
-  What a living reader has open stays, too. Drafts that a newer version has
-  overtaken go, as none may be published any more.
+  What a living reader has open stays, too. A version over a corpus that the
+  run has moved away from is none of the newest, once there is one over the
+  next. Drafts that a newer version has overtaken go, as none may be published
+  any more.
 
   Args:
     workdir: whose versions they are.
-    corpus: versions of others are left alone.
+    corpora: versions of others are left alone.
     keep: how many of the newest stay.
     needed: by checkpoints.
     observer: knows which leases are alive.
@@ -73,17 +75,23 @@ def prune(
   Returns:
     What was deleted.
   """
-  published = list_versions(workdir, corpus)
-  keep = max(keep, _FEWEST_KEPT)
+  published = corpora.known(list_versions(workdir))
+  in_force = corpora.in_force(published)
+  kept = {corpora.newest(published), *in_force[-max(keep, _FEWEST_KEPT) :]}
   doomed = [
     name
-    for name in published[:-keep]
-    if name not in needed and not readers(workdir, name, observer)
+    for name in published
+    if name not in kept
+    and name not in needed
+    and not readers(workdir, name, observer)
   ]
+  drafted = corpora.known(list_drafts(workdir))
+  useful = corpora.in_force(drafted)
+  last = max((step_of(name) for name in in_force), default=-1)
   doomed += [
     name
-    for name in list_drafts(workdir, corpus)
-    if step_of(name) < step_of(published[-1])
+    for name in drafted
+    if (name not in useful or step_of(name) < last)
     and not drafts.is_live(index_folder(workdir) / name, observer)
   ]
   for version in doomed:

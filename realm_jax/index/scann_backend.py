@@ -4,8 +4,8 @@
 ScaNN finds candidates by their hashes; the embeddings, memory-mapped by
 `store`, then score them exactly. ScaNN could do the latter, too, but only from
 a copy of its own: its loader (1.4.2) maps no file, it reads each into memory.
-So a process needs about D / 2 + 10 bytes a passage beside the file that all
-processes share, instead of 4 D more.
+So a process needs about D / 2 + 10 bytes a passage, and D + 20 where passages
+are partitioned, beside the file that all processes share, instead of 4 D more.
 
 That loader also holds the GIL until it is done. Passages are therefore laid
 out in parts of at most `PART_ROWS` that are loaded one after another: a
@@ -17,6 +17,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import time
 
 from jaxtyping import Float32, Int32
 import numpy as np
@@ -30,9 +31,9 @@ from realm_jax.index.search import NO_PASSAGE, Neighbors, check_search
 BRUTE_FORCE_BELOW = 20_000
 # Up to here hashing alone is fast enough, and loses no passage to a partition.
 TREE_FROM = 100_000
-PART_ROWS = 2**20
+PART_ROWS = 2**18
 _REORDER = 100
-_TRAINING_ROWS = 100_000  # Of a part, for its partitions and its hash.
+_TRAINING_ROWS = 50_000  # Of a part, for its partitions and its hash.
 _BLOCK_ROWS = 2**16  # Candidates scored at once: 32 MiB at D = 128.
 
 
@@ -56,28 +57,25 @@ def scann_parameters(
   """Chooses a layout by the number of passages N.
 
   N < 20,000: brute force. N < 100,000: hash all. Above: parts of at most
-  2**20 passages, equal but for rounding; each has 2 sqrt(part) partitions, of
-  which one in eight is searched. Of the hashed, the best 100 are scored
-  exactly.
+  2**18 passages, equal but for rounding; each has 2 sqrt(part) partitions, of
+  which one in 32 is searched. Of the hashed, the best 100 are scored exactly.
 
-  The goal is a recall@10 of 0.99 for vectors in clusters within clusters
-  (benchmarks/clustered.py, D = 128). Hashing all finds 1.000 at 20,000, and
-  50 candidates would do. What partitions lose was measured on a quarter of a
-  million's vectors, as one part:
+  The goal is a recall@10 of 0.99. Hashing all finds 1.000 at 20,000, and 50
+  candidates would do. What partitions lose was measured (benchmarks/
+  partitions.py, D = 128) on half a million vectors in clusters within
+  clusters, and on the sentences of 20,958 Wikipedia passages by latent
+  semantic analysis, whose neighbours are less alike:
 
-      partitions   searched   recall@10   microseconds a query, one core
-      500          10%        0.980       103
-      500          20%        0.996       165
-      1000         5%         0.964       70
-      1000         10%        0.988       105
-      1000         20%        0.997       169
+      partitions               searched   recall@10        us a query, one core
+      2 sqrt, passages once    1 in 8     1.000   0.987    355    86
+                               1 in 16    0.999   0.980    254    68
+      8 sqrt, passages once    1 in 16    1.000   0.988    361   105
+      2 sqrt, passages twice   1 in 16    1.000   0.997    442    97
+                               1 in 32    0.999   0.995    298    80
+                               1 in 64    0.997   0.990    217    72
 
-  Where a part holds whole clusters, less does: of 200,000 passages' 894
-  partitions, 27 find 0.992 and the default's 112 find 0.999. The default is
-  for corpora of several parts, each of which has a share of every cluster.
-
-  Spilling each passage to a second partition (SOAR) reaches the same recall
-  at the same cost, with twice the hashes.
+  With ScaNN's defaults, which merge small partitions, one in 16 of 2000 found
+  0.970 for a million vectors in clusters.
 
   Args:
     num_passages: N.
@@ -105,7 +103,7 @@ def scann_parameters(
     part_rows=part_rows,
     num_leaves=leaves,
     leaves_to_search=min(
-      config.leaves_to_search or math.ceil(leaves / 8), leaves
+      config.leaves_to_search or math.ceil(leaves / 32), leaves
     ),
     reorder=reorder,
   )
@@ -248,6 +246,15 @@ def _build_part(
       parameters.num_leaves,
       parameters.leaves_to_search,
       training_sample_size=training_rows,
+      # ScaNN's own 50 would merge most partitions: the sample has about 50
+      # passages for each.
+      min_partition_size=1,
+      # By direction: what counts is the inner product with the query.
+      spherical=True,
+      # Each passage stands in a second partition, chosen for queries that
+      # miss it in the first (SOAR; Sun et al., 2023); ScaNN's own settings.
+      soar_lambda=1.5,
+      overretrieve_factor=2.0,
     )
   # 0.2 is ScaNN's own advice for inner products: errors along a passage's
   # direction count more, as they are those that move its score.
@@ -267,10 +274,15 @@ def load_scann(
     FileNotFoundError: a part is not there.
     ValueError: a part holds a pickle, which loading would execute.
   """
-  num_parts = -(-len(embeddings) // parameters.part_rows)
-  parts = [
-    _load_part(_part_folder(directory, number)) for number in range(num_parts)
-  ]
+  parts: list[scann_ops_pybind.ScannSearcher] = []
+  seconds = 0.0
+  for number in range(-(-len(embeddings) // parameters.part_rows)):
+    # A step takes and gives the GIL several times, and would wait for a part
+    # each time: it gets as long in between.
+    time.sleep(seconds)
+    started = time.perf_counter()
+    parts.append(_load_part(_part_folder(directory, number)))
+    seconds = time.perf_counter() - started
   return ScannIndex(parts, parameters, embeddings)
 
 

@@ -14,7 +14,6 @@ A directory without a manifest is not there for readers. `drafts` and
 from collections.abc import Iterable
 import contextlib
 import dataclasses
-import os
 import pathlib
 import re
 import weakref
@@ -48,6 +47,7 @@ class IndexVersion:
   version: str
   step: int  # Of the checkpoint.
   manifest: Manifest
+  corpus: PassageCorpus  # Of the passages; rows are its rows.
   index: Index
   embeddings: Embeddings  # Memory-mapped.
   retriever_params: Params  # NumPy arrays; its queries go with these passages.
@@ -84,8 +84,10 @@ def list_versions(
   return _list(workdir, corpus, published=True)
 
 
-def list_drafts(workdir: epath.PathLike, corpus: PassageCorpus) -> list[str]:
-  """Returns the versions of a corpus that are being made, by step."""
+def list_drafts(
+  workdir: epath.PathLike, corpus: PassageCorpus | None = None
+) -> list[str]:
+  """Returns the versions that are being made by step, as `list_versions`."""
   return _list(workdir, corpus, published=False)
 
 
@@ -106,23 +108,6 @@ def _list(
 def of_corpus(versions: Iterable[str], fingerprint: str) -> list[str]:
   """Returns the versions of one corpus, by their names."""
   return [name for name in versions if name.endswith(f"-{fingerprint[:8]}")]
-
-
-def newest_version(workdir: epath.PathLike, corpus: PassageCorpus) -> str:
-  """Returns the version of this corpus with the newest checkpoint.
-
-  Raises:
-    FileNotFoundError: there is none.
-  """
-  versions = list_versions(workdir, corpus)
-  if not versions:
-    others = list_versions(workdir)
-    raise FileNotFoundError(
-      f"{index_folder(workdir)} has no version for the corpus with "
-      f"fingerprint {corpus.fingerprint[:8]} (others: {others}). Run `realm "
-      f"build-index --workdir={os.fspath(workdir)} --corpus=<its directory>`."
-    )
-  return versions[-1]
 
 
 def open_version(
@@ -155,7 +140,7 @@ def open_version(
     total = sum(file.num_bytes for file in manifest.files)
     mirror.fetch(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
     local = mirror.folder(directory)
-    opened = open_files(local, manifest, run.retrieval)
+    opened = open_files(local, manifest, corpus, run.retrieval)
     weakref.finalize(opened, stack.pop_all().close)
   return opened
 
@@ -168,6 +153,7 @@ def readers_folder(workdir: epath.PathLike, version: str) -> epath.Path:
 def open_files(
   directory: epath.PathLike,
   manifest: Manifest,
+  corpus: PassageCorpus,
   retrieval: RetrievalConfig | None = None,
 ) -> IndexVersion:
   """Opens a version, or a draft of one, as its manifest describes it.
@@ -175,6 +161,7 @@ def open_files(
   Args:
     directory: of the version, on this host.
     manifest: its own.
+    corpus: that it is over.
     retrieval: of a reader; its "device" back end searches any version.
 
   Raises:
@@ -186,6 +173,7 @@ def open_files(
     version=manifest.version,
     step=manifest.step,
     manifest=manifest,
+    corpus=corpus,
     index=_open_index(directory, manifest, embeddings, retrieval),
     embeddings=embeddings,
     retriever_params=read_params(directory),

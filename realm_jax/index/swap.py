@@ -11,16 +11,14 @@ import logging
 import os
 import threading
 import time
+from typing import Any, NamedTuple
 
 from etils import epath
-import jax
-from jax.experimental import multihost_utils
-import numpy as np
 
 from realm_jax import checkpoints
 from realm_jax.config import RefreshConfig, RunConfig
-from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import publish, store
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.policy import next_step
 from realm_jax.index.store import IndexVersion
 from realm_jax.index.verify import VersionRefused
@@ -83,19 +81,34 @@ def lockstep_checkpoint(step: int, refresh: RefreshConfig) -> int:
   return refresh.last_refresh(step - refresh.lag_steps)
 
 
-def agree(ready_step: int | None) -> int | None:
-  """Returns the checkpoint step that every host has ready, or None.
+class Standing(NamedTuple):
+  """How far one host has come with its next version; "" for none."""
 
-  A collective: all hosts must call it between the same two steps, on the
-  thread that dispatches them.
+  wanted: str  # That it opens, or would open if all do.
+  ready: str  # That is open, and not yet in use.
+
+
+def agree(
+  standings: Sequence[Standing], rank: Callable[[str], Any]
+) -> Standing:
+  """Returns what all hosts shall open next, and what they shall swap in now.
+
+  Hosts look at different moments, so they see different versions as the
+  newest. All open the oldest of those, which every host sees; and they stay
+  with it until it is swapped in, whatever is published meanwhile: chasing the
+  newest, they might never have the same one. So a host has one version open
+  beside the one in use.
+
+  Args:
+    standings: of all hosts, at the same step.
+    rank: orders versions, see `Corpora.rank`.
   """
-  if jax.process_count() == 1:
-    return ready_step
-  mine = np.int32(-1 if ready_step is None else ready_step)
-  ready = np.asarray(multihost_utils.process_allgather(mine))
-  # Hosts that poll at different moments may hold different versions for a
-  # while; each goes on to the newest, so they come to hold the same.
-  return ready_step if (ready == mine).all() else None
+  wanted = [standing.wanted for standing in standings]
+  ready = {standing.ready for standing in standings}
+  return Standing(
+    wanted="" if "" in wanted else min(wanted, key=rank),
+    ready=ready.pop() if len(ready) == 1 else "",
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,16 +128,19 @@ class IndexWatcher:
   """Opens published versions in the background, as the policy wants them.
 
   lockstep: each refresh checkpoint's version, in order, at most two ahead of
-  the trainer. Otherwise: always the newest.
+  the trainer. async: always the newest. never: that of checkpoint 0, and
+  again when the run moves to another corpus.
   """
 
   def __init__(
     self,
     workdir: epath.PathLike,
     run: RunConfig,
-    corpus: PassageCorpus,
+    corpora: Corpora,
     *,
     after_step: int = -1,
+    after: str = "",
+    aimed: bool = False,
     probe: Probe | None = None,
     poll_seconds: float = 0.5,
   ) -> None:
@@ -133,17 +149,25 @@ class IndexWatcher:
     Args:
       workdir: whose versions are watched.
       run: its config.
-      corpus: versions of other corpora are passed over.
-      after_step: only versions of newer checkpoints are opened.
+      corpora: versions over others are passed over.
+      after_step: only versions of newer checkpoints are opened, or else of
+        this one over the next corpus.
+      after: the version of that step that is open already.
+      aimed: open only what `aim` names, as several hosts agree on it; not
+        under lockstep, where they do without words.
       probe: measures a new version before it is called ready; it must not
         run a collective.
       poll_seconds: between two looks at the directory.
     """
-    self._workdir, self._run, self._corpus = workdir, run, corpus
+    self._workdir, self._run, self._corpora = workdir, run, corpora
     self._current: IndexVersion | None = None
     self._probe = probe
     self._poll_seconds = poll_seconds
-    self._opened_step = after_step
+    self._opened_step, self._opened = after_step, after
+    self._aimed = aimed
+    self._aim = ""
+    # What may be opened next, as the thread saw it last; the newest last.
+    self._listed: Sequence[str] = ()
     self._ready: list[ReadyIndex] = []
     self._error: Exception | None = None
     self._changed = threading.Condition()
@@ -169,15 +193,28 @@ class IndexWatcher:
     with self._changed:
       return self._first_ready()
 
+  def standing(self) -> Standing:
+    """Returns what this host would open next and what it has open.
+
+    Raises:
+      Exception: what opening or probing a version raised on the thread.
+    """
+    with self._changed:
+      ready = self._first_ready()
+      wanted = self._wanted()
+      return Standing(wanted, ready.version.version if ready else "")
+
+  def aim(self, version: str) -> None:
+    """Has `version` opened, if it is not open already; "" for none."""
+    with self._changed:
+      self._aim = version
+
   def take(self, ready: ReadyIndex) -> None:
-    """Says that `ready` is now in use; older ones are forgotten."""
+    """Says that `ready` is now in use."""
     with self._changed:
       self._current = ready.version
-      self._ready = [
-        other
-        for other in self._ready
-        if other.version.step > ready.version.step
-      ]
+      # Not by step: another of its step may have come, over the next corpus.
+      self._ready = [other for other in self._ready if other is not ready]
 
   def require(self, step: int) -> ReadyIndex:
     """Waits for the version of checkpoint `step`.
@@ -213,32 +250,27 @@ class IndexWatcher:
       )
     return ready
 
-  def require_since(
-    self, oldest: int, due: int, stopping: Callable[[], bool]
-  ) -> ReadyIndex | None:
-    """Waits for a version of checkpoint `oldest` or a newer one.
+  def wait_since(self, oldest: int, due: int, seconds: float) -> None:
+    """Waits for a moment, as a version of `oldest` or newer is wanted.
 
     Args:
       oldest: the first checkpoint step that will do.
       due: the newest refresh step whose checkpoint the builder can take.
-      stopping: asked now and then; once True, the wait ends with None.
+      seconds: that have been waited in all.
 
     Raises:
       Exception: what opening or probing a version raised on the thread.
       VersionRefused: the builder found the last one faulty that could come.
       TimeoutError: none came within refresh.wait_seconds.
     """
-    deadline = time.monotonic() + self._run.refresh.wait_seconds
     with self._changed:
-      while not stopping():
-        ready = self._first_ready()
-        if ready is not None and ready.version.step >= oldest:
-          return ready
-        self._check_can_come(oldest, due)
-        if time.monotonic() >= deadline:
-          raise TimeoutError(self._too_old(oldest))
-        self._changed.wait(self._poll_seconds)
-    return None
+      ready = self._first_ready()
+      if ready is not None and ready.version.step >= oldest:
+        return
+      self._check_can_come(oldest, due)
+      if seconds >= self._run.refresh.wait_seconds:
+        raise TimeoutError(self._too_old(oldest) if oldest else self._late(0))
+      self._changed.wait(self._poll_seconds)
 
   def _first_ready(self) -> ReadyIndex | None:
     if self._error is not None:
@@ -246,7 +278,7 @@ class IndexWatcher:
     return self._ready[0] if self._ready else None
 
   def _check_not_refused(self, step: int) -> None:
-    version = store.version_name(step, self._corpus.fingerprint)
+    version = self._corpora.version_name(step)
     if reason := publish.refusal(self._workdir, version):
       raise VersionRefused(
         f"The index builder refused to publish {version}: {reason}", {}
@@ -254,9 +286,9 @@ class IndexWatcher:
 
   def _check_can_come(self, oldest: int, due: int) -> None:
     """Raises VersionRefused if the builder has nothing left to build."""
-    versions = store.list_versions(self._workdir, self._corpus)
+    versions = self._corpora.in_force(store.list_versions(self._workdir))
     published = [store.step_of(name) for name in versions]
-    faulty = publish.list_refused(self._workdir, self._corpus)
+    faulty = self._corpora.in_force(publish.list_refused(self._workdir))
     refused = sorted(store.step_of(name) for name in faulty)
     if not refused or refused[-1] < due or max(published, default=-1) >= oldest:
       return
@@ -308,9 +340,8 @@ class IndexWatcher:
       return False
     started = time.monotonic()
     try:
-      opened = store.open_version(
-        self._workdir, version, self._run, self._corpus
-      )
+      corpus = self._corpora.of_version(version)
+      opened = store.open_version(self._workdir, version, self._run, corpus)
     except (FileNotFoundError, ValueError):
       if version in self._published():
         raise
@@ -322,7 +353,9 @@ class IndexWatcher:
       open_seconds=time.monotonic() - started,
     )
     with self._changed:
-      self._opened_step = opened.step
+      self._opened_step, self._opened = opened.step, version
+      if version in self._listed:
+        self._listed = self._listed[self._listed.index(version) + 1 :]
       kept = self._ready if self._lockstep else []
       self._ready = [*kept, ready]
       self._changed.notify_all()
@@ -333,15 +366,45 @@ class IndexWatcher:
     return self._run.refresh.policy == "lockstep"
 
   def _next_version(self) -> str | None:
-    newer = [
-      version
-      for version in store.list_versions(self._workdir, self._corpus)
-      if store.step_of(version) > self._opened_step
+    refresh = self._run.refresh
+    names = [
+      name
+      for name in store.list_versions(self._workdir)
+      if refresh.policy == "async" or refresh.is_refresh(store.step_of(name))
     ]
     if not self._lockstep:
-      return newer[-1] if newer else None
+      return self._choose(names)
     if len(self._ready) == 2:
       return None
-    refresh = self._run.refresh
-    due = [name for name in newer if refresh.is_refresh(store.step_of(name))]
+    due = [
+      name
+      for name in self._corpora.in_force(names)
+      if store.step_of(name) > self._opened_step
+    ]
     return due[0] if due else None
+
+  def _choose(self, names: Sequence[str]) -> str | None:
+    """Returns the newest; where hosts must agree, what they agreed on."""
+    newer = self._newer(names)
+    with self._changed:
+      self._listed = newer
+      if self._aimed:
+        return self._aim if self._aim in newer else None
+      return newer[-1] if newer else None
+
+  def _newer(self, names: Sequence[str]) -> list[str]:
+    """Returns what may follow the version opened last, the newest last."""
+    rank = self._corpora.rank
+    return [
+      name
+      for name in self._corpora.ranked(names)
+      if store.step_of(name) >= self._opened_step
+      and (not self._opened or rank(name) > rank(self._opened))
+    ]
+
+  def _wanted(self) -> str:
+    """Returns the aim until it is in use, if it is there; else the newest."""
+    open_now = [ready.version.version for ready in self._ready]
+    if self._aim in self._listed or self._aim in open_now:
+      return self._aim
+    return self._listed[-1] if self._listed else ""

@@ -75,7 +75,8 @@ def verify(
   if checks["recall_at_10"] < min_recall:
     raise VersionRefused(
       f"recall@10 against exact search is {checks['recall_at_10']:.4f}, below "
-      f"refresh.min_recall_at_10={min_recall}.",
+      f"refresh.min_recall_at_10={min_recall}. Lower that, or search more "
+      "exactly: see retrieval.scann, .device_dtype and .approximate.",
       checks,
     )
   return checks

@@ -4,12 +4,15 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from realm_jax import hosts
 from realm_jax.checkpoints import RunPosition
 from realm_jax.config import RunConfig
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.swap import VersionSchedule
 from realm_jax.shapes import Batch, Sums
 from realm_jax.train.lookahead import Fed, LookAhead
 from realm_jax.train.stages import Stage, open_stage
+from realm_jax.train.stop import Stopped
 from realm_jax.train.versions import Swap, Versions
 
 
@@ -27,9 +30,11 @@ class Feed:
     versions: Versions | None,
     first_step: int,
     position: RunPosition | None,
+    stopping: Callable[[], bool],
   ) -> None:
     """See `open_feed`."""
     self._stage, self._versions = stage, versions
+    self._stopping = stopping
     self._limited = run.refresh.max_staleness_steps > 0
     data = stage.batches()
     if position is not None:
@@ -64,10 +69,21 @@ class Feed:
     return self._stage.shapes()
 
   def next(self) -> Fed[str]:
-    """Returns the next step's batch; raises what its preparation raised."""
-    fed = self._ahead.next()
+    """Returns the next step's batch, once every host has its own.
+
+    Raises:
+      Stopped: some host was asked to stop; all are told so at once.
+      Exception: what the batch's preparation raised.
+    """
+    fed = self._ahead.next(self._all_ready)
     self._data_state = fed.data_state
     return fed
+
+  def _all_ready(self, ready: bool) -> bool:
+    everyone = hosts.gather([self._stopping(), ready])
+    if any(stopping for stopping, _ in everyone):
+      raise Stopped
+    return all(ready for _, ready in everyone)
 
   def position(self) -> RunPosition:
     """Returns where the run stands after the batch last fed."""
@@ -125,7 +141,7 @@ def open_feed(
     first_step: of the first batch fed.
     position: where a resumed run stands; None for a new one.
     warn: see `Versions`.
-    stopping: see `Versions`.
+    stopping: whether this process was asked to stop.
 
   Raises:
     ValueError, FileNotFoundError, OSError: the data do not fit the config.
@@ -137,11 +153,11 @@ def open_feed(
     versions = Versions(
       run,
       workdir,
-      stage.corpus,
+      Corpora(stage.corpus, workdir),
       stage.probe,
       first_step,
       entries,
       warn=warn,
       stopping=stopping,
     )
-  return Feed(run, stage, versions, first_step, position)
+  return Feed(run, stage, versions, first_step, position, stopping)

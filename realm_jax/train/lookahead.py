@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from realm_jax.shapes import Batch
 
 Plan = TypeVar("Plan")
+_POLL_SECONDS = 0.2
 
 
 @runtime_checkable
@@ -79,14 +80,26 @@ class LookAhead(Generic[Plan]):
       max_workers=2, thread_name_prefix="look-ahead"
     )
 
-  def next(self) -> Fed[Plan]:
-    """Returns the next step's batch; raises what its preparation raised."""
+  def next(self, may_feed: Callable[[bool], bool] = bool) -> Fed[Plan]:
+    """Returns the next step's batch; raises what its preparation raised.
+
+    Args:
+      may_feed: called with whether the batch is ready, a few times a second,
+        until it returns True; what it raises leaves the batch here.
+    """
     started = time.perf_counter()
     self._fill()
+    future = self._ahead[0].future
+    ready = _is_ready(future)
+    asked = time.perf_counter()
+    fed = may_feed(ready)
+    # Where that asks other hosts, it lasts until they have come here.
+    started += time.perf_counter() - asked
+    while not fed:
+      fed = may_feed(_is_ready(future))
     ahead = self._ahead.popleft()
-    batch = ahead.future.result()
     return Fed(
-      batch=batch,
+      batch=future.result(),
       plan=ahead.plan,
       data_state=ahead.data_state,
       wait_seconds=time.perf_counter() - started,
@@ -103,3 +116,8 @@ class LookAhead(Generic[Plan]):
   def close(self) -> None:
     """Drops what is in preparation and ends the threads."""
     self._workers.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_ready(future: concurrent.futures.Future[Batch]) -> bool:
+  """Waits for a moment only: whoever waits may be asked to stop."""
+  return bool(concurrent.futures.wait([future], _POLL_SECONDS).done)

@@ -5,8 +5,9 @@ import grain
 import jax
 import numpy as np
 
+from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index.exact import ExactIndex
-from realm_jax.index.search import overlap_at_k
+from realm_jax.index.search import Neighbors, overlap_at_k
 from realm_jax.index.store import IndexVersion
 from realm_jax.shapes import TokenRows
 from realm_jax.train.search import Searcher
@@ -27,16 +28,22 @@ class RecallProbe:
   """
 
   def __init__(
-    self, searcher: Searcher, examples: grain.MapDataset, *, held_out: bool
+    self,
+    searcher: Searcher,
+    examples: grain.MapDataset,
+    corpus: PassageCorpus,
+    *,
+    held_out: bool,
   ) -> None:
     """Draws the queries.
 
     Args:
       searcher: embeds them.
       examples: with fields "query" and "gold_row"; finite.
+      corpus: whose rows are meant.
       held_out: whether recall means anything, as nothing trains on them.
     """
-    self._searcher = searcher
+    self._searcher, self._corpus = searcher, corpus
     drawn = [examples[int(i)] for i in _spread(_QUERIES, len(examples))]
     queries = [example["query"] for example in drawn]
     self._rows = TokenRows(
@@ -62,11 +69,12 @@ class RecallProbe:
     return scores
 
   def _recall(self, new: IndexVersion) -> dict[str, float]:
-    known = self._gold >= 0
+    gold = self._corpus.rows_in(new.corpus, self._gold)
+    known = gold >= 0
     if not known.any():
       return {}
     found = self._searcher.search(self._rows, new, _DEPTH)
-    hits = found.ids[known] == self._gold[known, None]
+    hits = found.ids[known] == gold[known, None]
     return {
       f"probe/recall_at_{k}": float(hits[:, :k].any(axis=1).mean())
       for k in _RECALLS
@@ -78,7 +86,9 @@ class RecallProbe:
     rows = jax.tree.map(lambda field: field[chosen], self._rows)
     queries = self._searcher.embed(rows, new)
     fresh = ExactIndex(new.embeddings).search(queries, _DEPTH)
-    return overlap_at_k(fresh, self._searcher.search(rows, old, _DEPTH))
+    stale = self._searcher.search(rows, old, _DEPTH)
+    ids = old.corpus.rows_in(new.corpus, stale.ids)
+    return overlap_at_k(fresh, Neighbors(ids, stale.scores))
 
 
 def _spread(count: int, num_items: int) -> np.ndarray:

@@ -56,7 +56,9 @@ class Program:
       donate_argnums=0,
     )
     self._compiled: dict[Any, jax.stages.Compiled] = {}
-    self._rng = jax.device_put(jax.random.key(run.seed), whole)
+    # Made by all processes together: none can put a key on others' devices.
+    make_rng = jax.jit(lambda: jax.random.key(run.seed), out_shardings=whole)
+    self._rng = make_rng()
 
   def _fresh_state(self) -> TrainState:
     # Shapes are the config's, wherever the numbers come from.

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees of a running training: one live line, or a log."""
+"""What a person sees of a running training: one live line, or a log.
+
+Of several processes only the first shows how the run goes; the others print
+what happens to them, such as a swap.
+"""
 
 from collections.abc import Mapping
 import logging
 import sys
 
 from rich import console, progress
+
+from realm_jax import hosts
 
 _log = logging.getLogger(__name__)
 # Metric -> its label and format on the live line, in this order.
@@ -23,6 +29,7 @@ class Progress:
 
   def __init__(self, stage: str, first_step: int, num_steps: int) -> None:
     self._stage, self._num_steps = stage, num_steps
+    self._lead = hosts.is_lead()
     self._console = console.Console(stderr=True)
     self._bar = progress.Progress(
       progress.TextColumn("[bold]{task.description}"),
@@ -31,7 +38,7 @@ class Progress:
       progress.TimeRemainingColumn(),
       progress.TextColumn("{task.fields[figures]}"),
       console=self._console,
-      disable=not self._console.is_terminal,
+      disable=not (self._lead and self._console.is_terminal),
     )
     self._task = self._bar.add_task(
       stage, total=num_steps, completed=first_step, figures="compiling"
@@ -56,7 +63,7 @@ class Progress:
       if name in scalars
     )
     self._bar.update(self._task, completed=step, figures=figures)
-    if not self._console.is_terminal:
+    if self._lead and not self._console.is_terminal:
       print(
         f"{self._stage} {step}/{self._num_steps}  {figures}",
         file=sys.stderr,

@@ -54,6 +54,6 @@ class Searcher:
       if version.version not in self._placed:
         params = tower(version.retriever_params, "query")
         self._placed[version.version] = jax.device_put(params, self._device)
-        for name in sorted(self._placed)[:-_KEPT_VERSIONS]:
+        for name in list(self._placed)[:-_KEPT_VERSIONS]:
           del self._placed[name]
       return self._placed[version.version]

@@ -103,6 +103,7 @@ class _Reading:
       run.lengths.joint,
       model_width=run.encoder.hidden_size,
       multiple=jax.local_device_count(),
+      process_count=jax.process_count(),
     )
 
   def batches(self) -> grain.DatasetIterator:
@@ -110,9 +111,7 @@ class _Reading:
 
   def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
     del index
-    joint = self._packing.fit(
-      examples["joint"], jax.process_index(), jax.process_count()
-    )
+    joint = self._packing.fit(examples["joint"], jax.process_index())
     return {**examples, "joint": joint}
 
   def shapes(self) -> Iterator[Batch]:
@@ -149,7 +148,10 @@ class _Realm:
       train=False,
     )
     self.probe: RecallProbe | None = RecallProbe(
-      self._searcher, probed, held_out=bool(run.data.validation)
+      self._searcher,
+      probed,
+      inputs.corpus,
+      held_out=bool(run.data.validation),
     )
 
   def batches(self) -> grain.DatasetIterator:
@@ -160,17 +162,11 @@ class _Realm:
     num_candidates = self._inputs.run.retrieval.num_candidates
     # K, not K - 1: one of them may be the text's own passage.
     found = self._searcher.search(examples["query"], index, num_candidates)
-    source_rows = examples["source_row"]
+    source_rows = self.corpus.rows_in(index.corpus, examples["source_row"])
     if not self._inputs.run.retrieval.exclude_own:
       source_rows = np.full_like(source_rows, -1)
     chosen = choose_candidates(found.ids, source_rows, num_candidates)
-    # All hosts must take one shape, and no thread may ask the others for it.
-    rung = (
-      self._collator.rung(examples, chosen)
-      if jax.process_count() == 1
-      else self._collator.num_shapes - 1
-    )
-    return self._collator.batch(examples, chosen, rung)
+    return self._collator.over(index.corpus)(examples, chosen)
 
   def shapes(self) -> Iterator[Batch]:
     return self._collator.dummy_batches()
@@ -197,7 +193,10 @@ class _OpenQa:
       process_count=jax.process_count(),
     )
     self.probe: RecallProbe | None = RecallProbe(
-      self._searcher, self._probed(), held_out=bool(run.data.validation)
+      self._searcher,
+      self._probed(),
+      inputs.corpus,
+      held_out=bool(run.data.validation),
     )
 
   def _probed(self) -> grain.MapDataset:
@@ -220,7 +219,8 @@ class _OpenQa:
     assert index is not None  # A stage with a probe is given one.
     beam = self._inputs.run.openqa.beam
     found = self._searcher.search(examples["query"], index, beam)
-    return self._collator(examples, found.ids, index.embeddings[found.ids])
+    collator = self._collator.over(index.corpus)
+    return collator(examples, found.ids, index.embeddings[found.ids])
 
   def shapes(self) -> Iterator[Batch]:
     run = self._inputs.run

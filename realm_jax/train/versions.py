@@ -8,23 +8,30 @@ version, and the assignment can be saved and replayed.
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import logging
 import threading
 import time
 
+import jax
+
+from realm_jax import hosts
 from realm_jax.config import RunConfig
-from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import store
+from realm_jax.index.corpora import Corpora, Move
 from realm_jax.index.policy import OverdueAlarm
 from realm_jax.index.store import IndexVersion
 from realm_jax.index.swap import (
   IndexWatcher,
   ReadyIndex,
+  Standing,
   VersionSchedule,
   agree,
   lockstep_checkpoint,
 )
 from realm_jax.train.lookahead import Fed
+from realm_jax.train.stop import Stopped
 
+_log = logging.getLogger(__name__)
 # (new version, the one before or None) -> metrics of searching with it.
 Probe = Callable[[IndexVersion, IndexVersion | None], dict[str, float]]
 
@@ -35,6 +42,9 @@ class Swap:
 
   first_step: int
   checkpoint_step: int
+  corpus: Move  # That led to the corpus.
+  num_passages: int  # Of it.
+  moved: bool  # The version before was over another corpus.
   stale_seconds: float  # Since the checkpoint was committed.
   stall_seconds: float  # How long its first step waited for its batch.
   stall_steps: float  # The same in units of the steps so far.
@@ -42,9 +52,14 @@ class Swap:
 
   def scalars(self) -> dict[str, float]:
     """Returns the line of metrics.jsonl."""
+    corpus = {
+      "swap/corpus": float(self.corpus.number),
+      "swap/num_passages": float(self.num_passages),
+    }
     return {
       "swap/first_step": float(self.first_step),
       "swap/checkpoint_step": float(self.checkpoint_step),
+      **(corpus if self.corpus.number else {}),
       "swap/stale_steps": float(self.first_step - self.checkpoint_step),
       "swap/stale_seconds": self.stale_seconds,
       "swap/stall_seconds": self.stall_seconds,
@@ -56,9 +71,14 @@ class Swap:
     """Returns the line that a person sees."""
     recall = self.probe.get("probe/recall_at_5")
     found = "" if recall is None else f", recall@5 {recall:.3f}"
+    over = (
+      f" over corpus {self.corpus.number}, the {self.num_passages:,} passages "
+      f"of {self.corpus.directory}"
+    )
     return (
       f"step {self.first_step}: swapped in the index of step "
-      f"{self.checkpoint_step} (held up {self.stall_seconds:.2f} s{found})"
+      f"{self.checkpoint_step}{over if self.moved else ''} "
+      f"(held up {self.stall_seconds:.2f} s{found})"
     )
 
 
@@ -69,7 +89,7 @@ class Versions:
     self,
     run: RunConfig,
     workdir: str,
-    corpus: PassageCorpus,
+    corpora: Corpora,
     probe: Probe,
     first_step: int,
     entries: Sequence[tuple[int, str]],
@@ -82,16 +102,18 @@ class Versions:
     Args:
       run: the config.
       workdir: of the run.
-      corpus: that the versions must be of.
+      corpora: that the versions must be over.
       probe: measures a version before it is used.
       first_step: that will be planned.
       entries: the schedule of a resumed run.
       warn: tells a person that the index is late.
-      stopping: whether the run was asked to stop, the same on every host;
-        nothing is waited for then.
+      stopping: whether this host was asked to stop.
     """
-    self._run, self._workdir, self._corpus = run, workdir, corpus
+    self._run, self._workdir, self._corpora = run, workdir, corpora
     self._lockstep = run.refresh.policy == "lockstep"
+    if self._lockstep:
+      # What was planned ahead is planned again: it is the same.
+      entries = [entry for entry in entries if entry[0] < first_step]
     self.schedule = VersionSchedule(tuple(entries))
     self._lock = threading.Lock()
     self._open: dict[str, ReadyIndex] = {}
@@ -103,7 +125,13 @@ class Versions:
     replayed = self.schedule.needed_from(first_step)
     after = _first_wanted(replayed, self._lockstep)
     self._watcher = IndexWatcher(
-      workdir, run, corpus, after_step=after, probe=probe
+      workdir,
+      run,
+      corpora,
+      after_step=after,
+      after=replayed[-1] if replayed else "",
+      aimed=jax.process_count() > 1,
+      probe=probe,
     )
     if not self._lockstep:  # There the watcher opens them, in order.
       for name in replayed:
@@ -118,7 +146,12 @@ class Versions:
     self._watcher.__exit__()
 
   def plan(self, step: int) -> str:
-    """Returns the version that serves `step`; ask in the order of steps."""
+    """Returns the version that serves `step`; ask in the order of steps.
+
+    Raises:
+      Stopped: a host was asked to stop while all waited for a version.
+      Exception: see `IndexWatcher.wait_since`.
+    """
     entries = self.schedule.entries
     if not entries or step > entries[-1][0]:
       name = self._decide(step)
@@ -130,27 +163,43 @@ class Versions:
     refresh = self._run.refresh
     if self._lockstep:
       wanted = lockstep_checkpoint(step, refresh)
-      return store.version_name(wanted, self._corpus.fingerprint)
+      last = [name for _, name in self.schedule.entries[-1:]]
+      if [store.step_of(name) for name in last] == [wanted]:
+        return last[0]
+      return self._corpora.version_name(wanted)
     if not self.schedule.entries:
-      return self._keep(self._watcher.require(0))
+      _log.info("Waiting for the index of checkpoint 0")
+      return self._wait(oldest=0, due=0)
     current = self.schedule.entries[-1][1]
-    if refresh.policy == "never":
-      return current
-    name = self._agreed(self._watcher.ready()) or current
-    return name if self._fresh(step, name) else self._wait(step, name)
+    _, agreed = self._agreed()
+    name = agreed or current
+    return name if self._fresh(step, name) else self._refreshed(step, name)
 
-  def _agreed(self, ready: ReadyIndex | None) -> str | None:
-    """Takes what every host has ready, if there is such a version."""
-    agreed = agree(ready.version.step if ready else None)
-    if ready is None or agreed != ready.version.step:
-      return None
-    return self._keep(ready)
+  def _agreed(self) -> tuple[bool, str]:
+    """Takes the version that every host has open, if there is such a one.
+
+    Returns:
+      Whether a host was asked to stop; and the version, "" for none. All hosts
+      must call this at the same points, and get the same.
+    """
+    mine = self._watcher.standing()
+    everyone = hosts.gather([self._stopping(), *mine])
+    agreed = agree(
+      [Standing(*standing) for _, *standing in everyone], self._corpora.rank
+    )
+    self._watcher.aim(agreed.wanted)
+    name = ""
+    if agreed.ready:
+      ready = self._watcher.ready()
+      assert ready is not None  # What is open stays, or gives way to a newer.
+      name = self._keep(ready)
+    return any(stopping for stopping, *_ in everyone), name
 
   def _fresh(self, step: int, name: str) -> bool:
     limit = self._run.refresh.max_staleness_steps
     return not limit or step - store.step_of(name) <= limit
 
-  def _wait(self, step: int, name: str) -> str:
+  def _refreshed(self, step: int, name: str) -> str:
     """Waits for a version fresh enough for `step`.
 
     The checkpoint that it needs is there: a batch is planned `lookahead` steps
@@ -165,15 +214,21 @@ class Versions:
       f"{refresh.max_staleness_steps}): waiting for the index builder"
     )
     started = time.monotonic()
-    newer = None
-    while newer is None and not self._stopping():
-      # Hosts may have opened different versions; each goes on to the newest.
-      newer = self._agreed(
-        self._watcher.require_since(oldest, due, self._stopping)
-      )
+    newer = self._wait(oldest, due)
     self._held_up_seconds += time.monotonic() - started
-    # A run that stops does not train on this batch, and plans it again.
-    return newer or name
+    return newer
+
+  def _wait(self, oldest: int, due: int) -> str:
+    """Returns a version of checkpoint `oldest` or newer, when all have it."""
+    started = time.monotonic()
+    while True:
+      # What all were told ends the wait, so that all end it together.
+      stopping, name = self._agreed()
+      if stopping:
+        raise Stopped
+      if name and store.step_of(name) >= oldest:
+        return name
+      self._watcher.wait_since(oldest, due, time.monotonic() - started)
 
   def opened(self, name: str) -> IndexVersion:
     """Returns an open version; under lockstep, waits for the builder.
@@ -183,7 +238,12 @@ class Versions:
     """
     with self._lock:
       if name not in self._open:
-        self._keep(self._watcher.require(store.step_of(name)))
+        came = self._keep(self._watcher.require(store.step_of(name)))
+        if came != name:
+          raise ValueError(
+            f"The run moved to another corpus too late for {name}, which was "
+            f"planned, and {came} was built. The same command goes on with it."
+          )
       return self._open[name].version
 
   def _keep(self, ready: ReadyIndex) -> str:
@@ -192,7 +252,8 @@ class Versions:
     return ready.version.version
 
   def _reopen(self, name: str) -> None:
-    version = store.open_version(self._workdir, name, self._run, self._corpus)
+    corpus = self._corpora.of_version(name)
+    version = store.open_version(self._workdir, name, self._run, corpus)
     self._keep(ReadyIndex(version=version, probe={}, open_seconds=0.0))
 
   def staleness(self, step: int, name: str) -> dict[str, float]:
@@ -226,16 +287,21 @@ class Versions:
     seconds_per_step = self._seconds_per_step.tick()
     if fed.plan == self._in_use:
       return
-    first = not self._in_use
-    for name in [n for n in self._open if n < fed.plan]:
+    before = self._in_use
+    needed = self.schedule.needed_from(step)
+    for name in set(self._open) - set(needed):
       del self._open[name]
     self._in_use = fed.plan
     ready = self._open[fed.plan]
     # The first version is waited for before training, not swapped in.
-    stall = 0.0 if first else fed.wait_seconds
+    stall = fed.wait_seconds if before else 0.0
+    move = self._corpora.move_of(fed.plan)
     yield Swap(
       first_step=step,
       checkpoint_step=ready.version.step,
+      corpus=move,
+      num_passages=ready.version.manifest.num_passages,
+      moved=bool(before) and move != self._corpora.move_of(before),
       stale_seconds=_seconds_old(ready.version),
       stall_seconds=stall,
       stall_steps=stall / seconds_per_step if seconds_per_step else 0.0,

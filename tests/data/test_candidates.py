@@ -8,6 +8,8 @@ import pytest
 
 from realm_jax.config import LengthConfig, RetrievalConfig, RunConfig
 from realm_jax.data import batches, candidates, collate, pretrain
+from realm_jax.data.corpus import build_corpus
+from realm_jax.data.records import Document
 from realm_jax.data.tokenize import train_tokenizer
 
 _RUN = RunConfig(
@@ -186,6 +188,35 @@ def test_titles_are_shown_to_the_reader_if_asked(
 
   titles = tiny_corpus.title_lengths[chosen.rows].sum() + chosen.rows.size
   assert tokens(titled) == tokens(plain) + titles
+
+
+@pytest.mark.parametrize("title", ["", "Kodia"])
+def test_shapes_planned_for_short_passages_hold_the_longest_there_may_be(
+  tmp_path, tiny_tokenizer, dataset, unpacked, title
+):
+  def build(name, text):
+    documents = [Document(title=title, text=text, uid="a")]
+    return build_corpus(documents, tiny_tokenizer, tmp_path / name, 48)
+
+  short, long = build("short", "Free."), build("long", "free " * 60)
+  data = dataclasses.replace(_RUN.data, reader_sees_title=bool(title))
+  run = dataclasses.replace(_RUN, data=data)
+  planned = _make(short, tiny_tokenizer, dataset, run=run)
+  examples = next(batches.make_batches(dataset, 8))
+  words = np.full(22, long.body_ids(0)[0])  # With two special tokens 24.
+  examples["query"] = collate.query_rows([words] * 8, tiny_tokenizer, 24)
+  chosen = candidates.Candidates(
+    np.zeros((8, 3), np.int32), np.ones((8, 3), bool)
+  )
+  batch = planned.over(long)(examples, chosen)
+  assert max(map(len, unpacked(batch["passages"], "ids"))) == 48
+  query, special = 24, 2 if title else 1
+  assert max(map(len, unpacked(batch["joints"], "ids"))) == (
+    query + long.lengths[0] + special
+  )
+  # The one that it was made of is as it was.
+  batch = planned(examples, chosen)
+  assert max(map(len, unpacked(batch["passages"], "ids"))) < 48
 
 
 def test_another_tokenizer_is_refused(tmp_path, tiny_corpus, dataset):

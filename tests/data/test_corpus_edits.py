@@ -56,6 +56,26 @@ def _edit_documents(documents, edits):
   return list(found.values())
 
 
+def test_passages_are_found_by_uid_in_another_corpus(tiny_corpus, tmp_path):
+  edits = [
+    _remove("country-0"),
+    _text("country-3", "Other words.", title="Other"),
+    _text("country-new", "More words."),
+  ]
+  edited = _edit(tiny_corpus, edits, tmp_path)
+  rows = np.array([[-1, 0, 5], [50, 7, 0]])
+
+  for one, other in ((tiny_corpus, edited), (edited, tiny_corpus)):
+    wanted = [
+      -1 if row < 0 else other.row_of(one.passage(row).uid)
+      for row in rows.ravel().tolist()
+    ]
+    found = one.rows_in(other, rows)
+    assert found.ravel().tolist() == [-1 if w is None else w for w in wanted]
+    np.testing.assert_array_equal(one.rows_in(one, rows), rows)
+  assert tiny_corpus.rows_in(edited, rows)[0].tolist()[:2] == [-1, -1]
+
+
 def _contents(corpus):
   """Returns all that a corpus can be asked, row by row."""
   return [

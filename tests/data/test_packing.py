@@ -13,8 +13,9 @@ def _simulated(rng, batches=100, rows=64):
   return np.minimum(lengths, 288)
 
 
-def _plan(simulated, longest=288, multiple=1):
-  return packing.plan(simulated, longest, model_width=256, multiple=multiple)
+def _plan(simulated, longest=288, **options):
+  options = {"multiple": 1} | options
+  return packing.plan(simulated, longest, model_width=256, **options)
 
 
 def _rows(lengths, first=0):
@@ -143,10 +144,10 @@ def test_a_place_does_not_depend_on_the_number_of_lines():
 
 def test_rows_of_several_processes_are_found_in_the_whole():
   rng = np.random.default_rng(0)
-  plan = _plan(_simulated(rng, rows=16), multiple=2)
+  plan = _plan(_simulated(rng, rows=16), multiple=2, process_count=2)
   shares = _simulated(rng, batches=2, rows=16)
   packed = [
-    plan.pack(_rows(lengths, first=16 * process), 3, process)
+    plan.fit(_rows(lengths, first=16 * process), process)
     for process, lengths in enumerate(shares)
   ]
   whole = {

@@ -12,6 +12,7 @@ from realm_jax.data.collate import query_rows
 from realm_jax.data.pretrain import MaskedTexts
 from realm_jax.eval import masked_spans
 from realm_jax.eval.retriever import Retriever
+from realm_jax.index.corpora import Corpora
 from realm_jax.models.embedder import Embedder
 from realm_jax.models.reader import KnowledgeAugmentedEncoder
 
@@ -175,7 +176,7 @@ def test_recall_is_of_the_passages_but_the_texts_own(
 ):
   figures, found = _evaluate(workdirs, "ict", data_dir)
 
-  retriever = Retriever(workdirs["ict"], run, corpus, tokenizer)
+  retriever = Retriever(workdirs["ict"], run, Corpora(corpus), tokenizer)
   hits = []
   for span in spans:
     rows = retriever.search([span.masked.ids], len(corpus)).ids[0].tolist()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import io
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +9,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from realm_jax import checkpoints
+from realm_jax import checkpoints, config
+from realm_jax import workdir as workdir_lib
 from realm_jax.data import collate
 from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_edits import apply_edits, read_edits
 from realm_jax.data.records import Document
 from realm_jax.eval import open_qa, scores
 from realm_jax.eval.open_qa import QuestionAnswerer
 from realm_jax.eval.predictions import Answer, AnsweredQuestion, Evidence
-from realm_jax.index import builder
+from realm_jax.index import builder, move
 from realm_jax.models.embedder import Embedder
 from realm_jax.models.reader import SpanReader
 
@@ -23,6 +27,9 @@ _QUESTIONS = [
   "What borders the sea?",
   "Which is the capital of São Tomé and Príncipe?",
 ]
+
+
+_KINDS = ("capital", "borders")
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +206,48 @@ def test_a_corpus_without_an_index_says_how_to_build_one(
   build_corpus([document], tokenizer, tmp_path / "new", max_pieces=56)
   with pytest.raises(FileNotFoundError, match="realm build-index"):
     QuestionAnswerer.open(workdirs["openqa"], corpus=str(tmp_path / "new"))
+
+
+def test_a_conversation_goes_over_to_the_next_corpus(
+  tmp_path, write_lines, workdirs, corpus
+):
+  workdir = tmp_path / "openqa"
+  shutil.copytree(workdirs["openqa"], workdir)
+  run = workdir_lib.load(workdir)
+  small = dataclasses.replace(run.openqa, beam=5)
+  run = dataclasses.replace(run, openqa=small)
+  (workdir / "config.json").write_text(config.dumps(run))
+  removed = {f"{c}/{what}" for c in ("Chad", "Peru") for what in _KINDS}
+  edits = [{"uid": uid, "remove": True} for uid in sorted(removed)]
+  path = write_lines(tmp_path / "edits.jsonl", edits)
+  edited = apply_edits(corpus, read_edits(corpus, path), tmp_path / "edited")
+  answerer = QuestionAnswerer.open(str(workdir))
+  staying = QuestionAnswerer.open(str(workdir), corpus=str(corpus.directory))
+
+  def questions():
+    yield _QUESTIONS[0]
+    move.use_corpus(workdir, edited.directory)
+    yield _QUESTIONS[0]  # There is no index of it yet.
+    builder.build_index(workdir)
+    yield _QUESTIONS[0]
+
+  first, second, third = answerer.converse(questions())
+  assert second == first
+  assert answerer.corpus.fingerprint == edited.fingerprint
+  assert third.answers
+  evidence = [e.uid for answer in third.answers for e in answer.evidence]
+  assert not removed.intersection(evidence)
+  assert list(staying.converse(_QUESTIONS[:1])) == [first]
+  figures, _ = open_qa.evaluate_questions(
+    str(workdir),
+    write_lines(
+      tmp_path / "q.jsonl", [{"question": _QUESTIONS[0], "answers": ["x"]}]
+    ),
+    corpus="",
+    step=0,
+    limit=0,
+  )
+  assert figures["corpus"] == str(edited.directory)
 
 
 def test_evaluation_scores_the_first_answer_and_the_passages(

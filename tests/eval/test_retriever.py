@@ -10,6 +10,7 @@ from realm_jax import checkpoints
 from realm_jax.data.collate import query_rows
 from realm_jax.data.tokenize import train_tokenizer
 from realm_jax.eval.retriever import Retriever
+from realm_jax.index.corpora import Corpora
 from realm_jax.models.embedder import Embedder, tower
 
 
@@ -28,7 +29,7 @@ def _embed(run, params, rows):
 def test_search_equals_sorting_all_inner_products(
   workdirs, run, corpus, tokenizer, queries
 ):
-  retriever = Retriever(workdirs["realm"], run, corpus, tokenizer)
+  retriever = Retriever(workdirs["realm"], run, Corpora(corpus), tokenizer)
 
   found = retriever.search(queries, 6)
 
@@ -51,8 +52,9 @@ def test_queries_are_embedded_with_the_parameters_that_are_given(
     workdirs["openqa"], run.num_steps, "retriever"
   )
   swapped = {"query": towers["document"], "document": towers["query"]}
-  given = Retriever(workdirs["openqa"], run, corpus, tokenizer, swapped)
-  own = Retriever(workdirs["openqa"], run, corpus, tokenizer)
+  corpora = Corpora(corpus)
+  given = Retriever(workdirs["openqa"], run, corpora, tokenizer, swapped)
+  own = Retriever(workdirs["openqa"], run, corpora, tokenizer)
 
   found = given.search(queries[:3], 4)
 
@@ -65,4 +67,4 @@ def test_queries_are_embedded_with_the_parameters_that_are_given(
 def test_another_tokenizer_is_refused(tmp_path, workdirs, run, corpus):
   other = train_tokenizer(["other text"], 100, tmp_path)
   with pytest.raises(ValueError, match="made with the tokenizer"):
-    Retriever(workdirs["realm"], run, corpus, other)
+    Retriever(workdirs["realm"], run, Corpora(corpus), other)

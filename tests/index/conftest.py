@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,12 @@ from realm_jax.config import (
   RunConfig,
 )
 from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus_edits import apply_edits, read_edits
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import load_tokenizer, train_tokenizer
 from realm_jax.index import drafts, store
 from realm_jax.index import publish as publishing
+from realm_jax.index.corpora import Move
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import Manifest, describe_file
 from realm_jax.models.embedder import Embedder
@@ -72,6 +75,19 @@ def corpus(data_dir):
 @pytest.fixture(scope="session")
 def other_corpus(data_dir):
   return PassageCorpus.open(data_dir / "other_corpus")
+
+
+@pytest.fixture(scope="session")
+def edited_corpus(data_dir, corpus):
+  """`corpus` without passage 0, with passage 3 replaced and one more."""
+  edits = [
+    {"uid": "passage/0", "remove": True},
+    {"uid": "passage/3", "title": "lake 3", "text": "queen of the bridge 3."},
+    {"uid": "passage/new", "title": "castle", "text": "king of the river."},
+  ]
+  path = data_dir / "edits.jsonl"
+  path.write_text("".join(json.dumps(edit) + "\n" for edit in edits))
+  return apply_edits(corpus, read_edits(corpus, path), data_dir / "edited")
 
 
 @pytest.fixture(scope="session")
@@ -205,3 +221,13 @@ def publish(workdir, step, corpus, **plan):
   directory, manifest = draft(workdir, step, corpus, **plan)
   publishing.publish(directory, manifest)
   return manifest.version
+
+
+def to(corpus, from_step, number=1):
+  """Returns a move to a corpus."""
+  return Move(
+    number=number,
+    from_step=from_step,
+    directory=str(corpus.directory),
+    fingerprint=corpus.fingerprint,
+  )

@@ -22,6 +22,7 @@ from realm_jax.index.builder import build_index
 from realm_jax.index.device import DeviceIndex
 from realm_jax.index.exact import ExactIndex
 from realm_jax.index.lease import Leases
+from realm_jax.index.search import Neighbors, recall_of
 from realm_jax.index.verify import VersionRefused
 from tests.index.conftest import claim, save_checkpoints
 
@@ -62,6 +63,35 @@ def test_scann_versions_open_and_search(tmp_path, run, corpus):
   found = opened.index.search(opened.embeddings[np.arange(3)], 5)
   assert found.ids.shape == (3, 5)
   assert (workdir / "index" / version / opened.manifest.searcher).is_dir()
+
+
+def test_the_recall_that_is_published_is_of_what_the_trainer_searches(
+  tmp_path, run, corpus
+):
+  # Untrained vectors are alike: too much so for bf16.
+  recalls = {}
+  for dtype in ("float32", "bfloat16"):
+    changed = dataclasses.replace(
+      run,
+      retrieval=dataclasses.replace(
+        run.retrieval, backend="device", device_dtype=dtype
+      ),
+      refresh=dataclasses.replace(run.refresh, min_recall_at_10=0.0),
+    )
+    workdir = claim(tmp_path / dtype, changed)
+    save_checkpoints(workdir, changed, [0])
+    (version,) = build_index(workdir)
+    opened = store.open_version(workdir, version, changed, corpus)
+    queries = opened.embeddings[np.arange(len(corpus))]
+    found = opened.index.search(queries, 10)
+    exact = ExactIndex(opened.embeddings).search(queries, 10)
+    scores = np.einsum("bd,bkd->bk", queries, opened.embeddings[found.ids])
+    true = Neighbors(found.ids, scores)
+    tolerance = 1e-5 * float(np.abs(exact.scores).max())
+    recalls[dtype] = recall_of(true, exact, tolerance)
+    measured = opened.manifest.checks["recall_at_10"]
+    assert measured == pytest.approx(recalls[dtype])
+  assert recalls["float32"] == 1.0 > recalls["bfloat16"]
 
 
 @pytest.mark.parametrize("built_for", ["scann", "device"])

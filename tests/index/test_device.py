@@ -122,7 +122,7 @@ def test_any_number_of_queries_is_answered(monkeypatch):
     assert_same(found, exact.search(queries, 3))
 
 
-def test_searching_again_compiles_nothing_for_another_index_of_the_shape():
+def test_searching_again_compiles_nothing_for_an_index_of_about_the_size():
   rng = np.random.default_rng(0)
   make_index(Embeddings([normal(rng, 99, 4)])).search(normal(rng, 10, 4), 3)
   events = []
@@ -133,10 +133,14 @@ def test_searching_again_compiles_nothing_for_another_index_of_the_shape():
 
   jax.monitoring.register_event_duration_secs_listener(note)
   try:
-    index = make_index(Embeddings([normal(rng, 99, 4)]))
+    passages = Embeddings([normal(rng, 103, 4)])
+    index = make_index(passages)
     index.search(normal(rng, 16, 4), 3)
     index.search(normal(rng, 11, 4), 3)
     assert events == []
+    queries = normal(rng, 10, 4)
+    exact = ExactIndex(passages).search(queries, 3)
+    assert_same(index.search(queries, 3), exact, rtol=1e-5)
     index.search(normal(rng, 11, 4), 4)
     assert events
   finally:

@@ -15,6 +15,7 @@ from realm_jax import config, files
 from realm_jax.index import drafts, mirror, retention, reuse, store
 from realm_jax.index import publish as publishing
 from realm_jax.index.builder import build_index
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.exact import ExactIndex
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import MANIFEST, Manifest
@@ -77,12 +78,12 @@ def test_what_a_reader_has_open_stays(url, run, corpus):
   old = publish(url, 0, corpus)
   opened = store.open_version(url, old, run, corpus)
   newer = [publish(url, step, corpus) for step in (10, 20)]
-  assert retention.prune(url, corpus, 2, [], LeaseObserver()) == []
+  assert retention.prune(url, Corpora(corpus), 2, [], LeaseObserver()) == []
   del opened
   gc.collect()
   while retention.readers(url, old, LeaseObserver()):
     time.sleep(0.01)
-  assert retention.prune(url, corpus, 2, [], LeaseObserver()) == [old]
+  assert retention.prune(url, Corpora(corpus), 2, [], LeaseObserver()) == [old]
   assert store.list_versions(url) == newer
   assert files.sizes(directory_of(url, old)) == {}
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -9,10 +10,13 @@ from realm_jax import checkpoints, sharding
 from realm_jax.config import MeshConfig
 from realm_jax.data.corpus import build_corpus
 from realm_jax.data.records import Document
+from realm_jax.data.tokenize import load_tokenizer
 from realm_jax.index import store
 from realm_jax.index.builder import build_index
+from realm_jax.index.corpora import Corpora
 from realm_jax.index.embed import CorpusEmbedder
-from tests.index.conftest import claim, retriever_params
+from realm_jax.index.move import use_corpus
+from tests.index.conftest import claim, retriever_params, save_checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +123,46 @@ def test_a_changed_corpus_embeds_what_changed(
   np.testing.assert_allclose(
     vectors(workdir, run, changed, version), whole, rtol=1e-4, atol=1e-5
   )
+
+
+def test_a_move_embeds_what_changed_though_the_checkpoint_is_gone(
+  workdir, run, corpus, edited_corpus, embedded
+):
+  save_checkpoints(workdir, run, [0, 10])
+  build_index(workdir)
+  use_corpus(workdir, edited_corpus.directory)
+  shutil.rmtree(workdir / "checkpoints" / "10")
+  (workdir / checkpoints.TRAINING_DONE).touch()
+
+  (new,) = build_index(workdir, watch=True)
+
+  assert embedded == [len(corpus), 2]
+  assert new == store.version_name(10, edited_corpus.fingerprint)
+  assert store.list_versions(workdir) == [new]  # Nobody needs the old one.
+  opened = store.open_version(workdir, new, run, edited_corpus)
+  whole = CorpusEmbedder(
+    run,
+    edited_corpus,
+    load_tokenizer(run.data.tokenizer),
+    sharding.local_mesh(),
+  ).embed(opened.retriever_params)
+  np.testing.assert_allclose(
+    np.asarray(opened.embeddings), whole, rtol=1e-4, atol=1e-5
+  )
+  assert build_index(workdir, watch=True) == []
+
+
+def test_later_checkpoints_are_indexed_over_the_next_corpus(
+  workdir, run, corpus, edited_corpus
+):
+  save_checkpoints(workdir, run, [0, 10, 20])
+  use_corpus(workdir, edited_corpus.directory, from_step=15)
+  (workdir / "checkpoints" / "20").rename(workdir / "20")
+  first = build_index(workdir)
+  (workdir / "20").rename(workdir / "checkpoints" / "20")
+  corpora = Corpora(corpus, workdir)
+  assert [*first, *build_index(workdir)] == [
+    corpora.version_name(10),
+    corpora.version_name(20),
+  ]
+  assert corpora.of_version(corpora.version_name(20)) is not corpus

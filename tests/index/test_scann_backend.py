@@ -201,9 +201,9 @@ def test_the_layout_grows_with_the_corpus():
   assert scann_parameters(20_000) == ScannParameters(
     part_rows=20_000, reorder=100
   )
-  # 13 equal parts.
+  # 51 equal parts.
   assert scann_parameters(13_353_718) == ScannParameters(
-    part_rows=1_027_210, num_leaves=2027, leaves_to_search=254, reorder=100
+    part_rows=261_838, num_leaves=1023, leaves_to_search=32, reorder=100
   )
 
 
@@ -217,7 +217,7 @@ def test_the_layout_grows_with_the_corpus():
     (
       ScannConfig(num_leaves=100),
       ScannParameters(
-        part_rows=9_000, num_leaves=100, leaves_to_search=13, reorder=100
+        part_rows=9_000, num_leaves=100, leaves_to_search=4, reorder=100
       ),
     ),
     (

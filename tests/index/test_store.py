@@ -40,8 +40,6 @@ def test_versions_are_listed_by_step_and_by_corpus(
   other = publish(tmp_path, 20, other_corpus)
   assert store.list_versions(tmp_path) == [first, other, second]
   assert store.list_versions(tmp_path, corpus) == [first, second]
-  assert store.newest_version(tmp_path, corpus) == second
-  assert store.newest_version(tmp_path, other_corpus) == other
   assert [store.step_of(name) for name in (first, second)] == [9, 100]
 
 
@@ -50,14 +48,6 @@ def test_a_draft_is_not_there_for_readers(tmp_path, run, corpus):
   assert store.list_versions(tmp_path) == []
   with pytest.raises(FileNotFoundError, match="not a published"):
     store.open_version(tmp_path, directory.name, run, corpus)
-
-
-def test_a_corpus_without_a_version_is_told_how_to_get_one(
-  tmp_path, corpus, other_corpus
-):
-  published = publish(tmp_path, 20, other_corpus)
-  with pytest.raises(FileNotFoundError, match=f"{published}.*build-index"):
-    store.newest_version(tmp_path, corpus)
 
 
 def test_another_corpus_is_refused_with_both_fingerprints(
@@ -129,7 +119,7 @@ def test_embeddings_of_another_shape_than_promised_are_refused(
   directory, manifest = draft(tmp_path, 20, corpus)
   manifest = dataclasses.replace(manifest, num_passages=5)
   with pytest.raises(ValueError, match=r"\(5, 8\)"):
-    store.open_files(directory, manifest)
+    store.open_files(directory, manifest, corpus)
 
 
 @pytest.mark.parametrize("name", ["20", "00000020", "x-0123abcd", MANIFEST])

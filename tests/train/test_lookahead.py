@@ -73,6 +73,30 @@ def test_preparation_goes_on_while_the_caller_is_busy():
   ahead.close()
 
 
+def test_a_batch_stays_until_it_may_be_fed():
+  class Refused(Exception):
+    pass
+
+  def refuse(ready):
+    raise Refused
+
+  told = []
+
+  def at_the_third_time(ready):
+    told.append(ready)
+    return len(told) == 3
+
+  prepared = threading.Event()
+  _, ahead = feed(lambda examples, plan: {"x": prepared.wait(timeout=60)})
+  with pytest.raises(Refused):
+    ahead.next(refuse)
+  threading.Timer(0.3, prepared.set).start()
+  fed = ahead.next(at_the_third_time)
+  assert (fed.plan, fed.data_state) == (0, {"next_index": 1})
+  assert told == [False, True, True]
+  ahead.close()
+
+
 def test_the_wait_is_what_the_caller_waited():
   _, ahead = feed(lambda examples, plan: time.sleep(0.05) or {}, depth=0)
   assert ahead.next().wait_seconds >= 0.04

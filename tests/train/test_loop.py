@@ -2,6 +2,8 @@
 import dataclasses
 import json
 import logging
+import os
+import signal
 import threading
 import time
 
@@ -13,7 +15,7 @@ from realm_jax import checkpoints, config
 from realm_jax.config import RefreshConfig
 from realm_jax.index.builder import build_index
 from realm_jax.train import loop
-from realm_jax.train.stop import StopRequest
+from realm_jax.train.progress import Progress
 
 
 def losses(workdir):
@@ -39,10 +41,18 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(
   run = make_run("mlm")
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   assert loop.train(run, str(whole))
+  advance = Progress.advance
+
+  def stop_at_3(bar, step):
+    advance(bar, step)
+    if step == 3:
+      signal.raise_signal(signal.SIGTERM)
+
   with monkeypatch.context() as patch:
-    patch.setattr(StopRequest, "at", lambda self, step: step == 3)
+    patch.setattr(Progress, "advance", stop_at_3)
     assert not loop.train(run, str(parts))
   assert checkpoints.newest_step(parts) == 3
+  assert sorted(losses(parts)) == [2, 3]
   assert not (parts / checkpoints.TRAINING_DONE).exists()
   assert loop.train(run, str(parts))
   jax.tree.map(
@@ -158,3 +168,33 @@ def test_at_the_smallest_limit_of_staleness_a_run_waits_and_ends(
   assert len(swaps) >= 3
   for swap in swaps:
     assert 0 < swap["swap/overlap_at_k"] <= 1
+
+
+@pytest.mark.parametrize(("indexed", "reached"), [(False, 0), (True, 3)])
+def test_a_run_that_waits_for_an_index_stops_when_asked(
+  tmp_path, make_run, beside, indexed, reached
+):
+  refresh = RefreshConfig(
+    policy="lockstep",
+    every_steps=2,
+    lag_steps=1,
+    wait_seconds=500.0,
+    min_recall_at_10=0.0,
+  )
+  run = make_run("realm", log_every_steps=1, refresh=refresh)
+  if indexed:
+    beside(run, watch=False)  # It ends with the index of checkpoint 0.
+
+  def stop():
+    metrics = tmp_path / "metrics.jsonl"
+    while not metrics.exists() or (reached and reached not in losses(tmp_path)):
+      time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  stopper = threading.Thread(target=stop, daemon=True)
+  stopper.start()
+  assert not loop.train(run, str(tmp_path))
+  stopper.join()
+  assert checkpoints.newest_step(tmp_path) == reached
+  versions = checkpoints.metadata(tmp_path, reached)["index_versions"]
+  assert {step for step, _ in versions} <= {0, 3}

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
 
 from realm_jax import sharding
+from realm_jax.data.corpus_edits import apply_edits, read_edits
 from realm_jax.index.device import DeviceIndex
 from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.exact import ExactIndex
@@ -26,6 +28,7 @@ def version(make_run, tiny_corpus):
   fields = {
     "version": "00000000-abcdef01",
     "step": 0,
+    "corpus": tiny_corpus,
     "index": ExactIndex(embeddings),
     "embeddings": embeddings,
     "retriever_params": params,
@@ -75,6 +78,93 @@ def test_search_on_the_devices_makes_the_same_batches_as_exact_search(
     opened.prepare(examples, on_devices),
     opened.prepare(examples, version),
   )
+
+
+@pytest.fixture
+def edited(version, tiny_corpus, tmp_path):
+  """The version over a corpus whose rows are others; 0 and 1 are gone."""
+  edits = [{"uid": f"country-{i}", "remove": True} for i in (0, 1)]
+  edits.append({"uid": "country-40", "title": "Ba", "text": "Kodia is free."})
+  path = tmp_path / "edits.jsonl"
+  path.write_text("".join(json.dumps(edit) + "\n" for edit in edits))
+  corpus = apply_edits(
+    tiny_corpus, read_edits(tiny_corpus, path), tmp_path / "edited"
+  )
+  rng = np.random.default_rng(3)
+  vectors = rng.normal(size=(len(corpus), 8)).astype(np.float32)
+  embeddings = Embeddings([vectors])
+  return replaced(
+    version,
+    version="00000000-11111111",
+    corpus=corpus,
+    embeddings=embeddings,
+    index=ExactIndex(embeddings),
+  )
+
+
+def test_realm_batches_hold_the_passages_of_the_index_s_corpus_but_the_own(
+  make_run, version, edited, monkeypatch
+):
+  opened = stages.open_stage(make_run("realm"))
+  announced = [shapes(batch) for batch in opened.shapes()]
+  examples = next(opened.batches())
+  # The first passage that is left; in the edited corpus it has another row.
+  kept = np.flatnonzero(
+    opened.corpus.rows_in(edited.corpus, np.arange(len(opened.corpus))) >= 0
+  )
+  examples["source_row"] = np.resize(kept[:3], 8).astype(np.int32)
+  chosen = []
+  real = stages.choose_candidates
+  monkeypatch.setattr(
+    stages,
+    "choose_candidates",
+    lambda *args: chosen.append(real(*args)) or chosen[-1],
+  )
+  everything = replaced(edited, index=Blind())
+  batch = opened.prepare(examples, everything)
+
+  assert shapes(batch) in announced
+  (found,) = chosen
+  assert found.mask.all()
+  own = [opened.corpus.passage(row).uid for row in examples["source_row"]]
+  for uid, rows in zip(own, found.rows, strict=True):
+    assert uid not in [p.uid for p in edited.corpus.passages(rows)]
+  texts = {tuple(edited.corpus.body_ids(row)) for row in np.unique(found.rows)}
+  laid = batch["passages"]
+  bodies = {
+    tuple(line[(owner == slot) & (segments == 1)].tolist()[:-1])
+    for line, owner, segments in zip(
+      laid["ids"], laid["mask"], laid["segments"], strict=True
+    )
+    for slot in range(1, owner.max() + 1)
+  }
+  assert bodies - {()} == texts  # The null document has no body.
+
+
+def test_the_probe_follows_passages_by_uid(make_run, version, edited):
+  opened = stages.open_stage(make_run("openqa"))
+  first = opened.corpus.row_of("country-2")
+  assert edited.corpus.row_of("country-2") < first
+  # Both find their own first passages, of which the old one's two or more
+  # are gone.
+  new = replaced(edited, index=Blind())
+  gold = opened.corpus.rows_in(edited.corpus, opened.probe._gold)
+  figures = opened.probe(new, replaced(version, index=Blind()))
+  assert figures["probe/recall_at_20"] == ((gold >= 0) & (gold < 20)).sum() / (
+    (gold >= 0).sum()
+  )
+  same = opened.probe(edited, edited)["swap/overlap_at_k"]
+  assert same == 1.0
+  back = opened.probe(version, edited)["swap/overlap_at_k"]
+  assert 0.0 < back < 1.0
+
+
+def test_open_qa_batches_over_another_corpus_have_right_spans(make_run, edited):
+  opened = stages.open_stage(make_run("openqa"))
+  batch = opened.prepare(next(opened.batches()), edited)
+  assert shapes(batch) in [shapes(each) for each in opened.shapes()]
+  has_span = batch["gold_spans"].any(axis=(2, 3))
+  np.testing.assert_array_equal(has_span, batch["beam_has_answer"][:, :2])
 
 
 def test_open_qa_batches_carry_the_beam_s_vectors_and_right_spans(

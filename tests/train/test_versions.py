@@ -8,11 +8,13 @@ import pytest
 
 from realm_jax.config import RefreshConfig
 from realm_jax.data.corpus import PassageCorpus
+from realm_jax.index.corpora import Corpora, Move, write_move
 from realm_jax.index.manifest import Manifest
 from realm_jax.index.store import IndexVersion
-from realm_jax.index.swap import ReadyIndex
+from realm_jax.index.swap import ReadyIndex, Standing
 from realm_jax.train import versions
 from realm_jax.train.lookahead import Fed
+from realm_jax.train.stop import Stopped
 
 FINGERPRINT = "abcdef01" * 8
 
@@ -25,12 +27,14 @@ def bare(cls, **fields):
   return made
 
 
-def version_of(step):
+def version_of(step, suffix="abcdef01"):
   return bare(
     IndexVersion,
-    version=f"{step:08d}-abcdef01",
+    version=f"{step:08d}-{suffix}",
     step=step,
-    manifest=bare(Manifest, checkpoint_unix_secs=time.time() - 60.0),
+    manifest=bare(
+      Manifest, checkpoint_unix_secs=time.time() - 60.0, num_passages=40
+    ),
   )
 
 
@@ -38,6 +42,7 @@ class ToldWatcher:
   """Stands in for the thread: `newest` is what it has opened."""
 
   newest = 0
+  suffix = "abcdef01"
 
   def __init__(self, *args, after_step, **kwargs):
     self.after_step = after_step
@@ -51,35 +56,41 @@ class ToldWatcher:
     pass
 
   def ready(self):
-    if self.taken and self.taken[-1] >= self.newest:
+    if self.taken and self.taken[-1] == (self.newest, self.suffix):
       return None
     return self.require(self.newest)
 
-  def require(self, step):
-    return ReadyIndex(version=version_of(step), probe={}, open_seconds=0.0)
+  def standing(self):
+    ready = self.ready()
+    return Standing("", ready.version.version if ready else "")
 
-  def require_since(self, oldest, due, stopping):
+  def aim(self, version):
+    assert version == ""
+
+  def require(self, step):
+    version = version_of(step, self.suffix)
+    return ReadyIndex(version=version, probe={}, open_seconds=0.0)
+
+  def wait_since(self, oldest, due, seconds):
     """The builder, just started, has the checkpoint that is due."""
     self.asked.append((oldest, due))
-    if stopping():
-      return None
     ToldWatcher.newest = due
-    return self.require(due)
 
   def take(self, ready):
-    self.taken.append(ready.version.step)
+    self.taken.append((ready.version.step, ready.version.version[9:]))
 
 
 @pytest.fixture
-def make_versions(monkeypatch, make_run):
+def make_versions(monkeypatch, make_run, tmp_path):
   monkeypatch.setattr(versions, "IndexWatcher", ToldWatcher)
   monkeypatch.setattr(
     versions.store,
     "open_version",
-    lambda workdir, name, *rest: version_of(int(name[:8])),
+    lambda workdir, name, *rest: version_of(int(name[:8]), name[9:]),
   )
   monkeypatch.setattr(ToldWatcher, "newest", 0)
-  corpus = bare(PassageCorpus, fingerprint=FINGERPRINT)
+  monkeypatch.setattr(ToldWatcher, "suffix", "abcdef01")
+  corpus = bare(PassageCorpus, fingerprint=FINGERPRINT, directory="corpus")
 
   def make(policy, first_step=0, entries=(), stopping=False, **refresh):
     fields = {"every_steps": 10, "lag_steps": 4} | refresh
@@ -91,7 +102,7 @@ def make_versions(monkeypatch, make_run):
     made = versions.Versions(
       run,
       "workdir",
-      corpus,
+      Corpora(corpus, tmp_path),
       lambda new, old: {},
       first_step,
       entries,
@@ -124,13 +135,6 @@ def test_async_takes_what_is_ready_when_a_batch_is_planned(make_versions):
   ToldWatcher.newest = 10
   assert [opened.plan(step) for step in (2, 3)] == [name(10)] * 2
   assert list(opened.schedule.entries) == [(0, name(0)), (2, name(10))]
-
-
-def test_a_frozen_index_stays(make_versions):
-  opened = make_versions("never")
-  opened.plan(0)
-  ToldWatcher.newest = 10
-  assert opened.plan(1) == name(0)
 
 
 def test_a_resumed_run_replays_its_schedule_and_then_decides_again(
@@ -199,11 +203,21 @@ def test_the_time_that_staleness_held_up_is_told_once(make_versions):
 
 
 def test_a_run_that_is_to_stop_waits_for_no_index(make_versions):
-  opened = make_versions("async", max_staleness_steps=13, stopping=True)
-  opened.plan(0)
-  assert opened.plan(14) == name(0)
+  entries = ((0, name(0)),)
+  opened = make_versions(
+    "async", entries=entries, max_staleness_steps=13, stopping=True
+  )
+  with pytest.raises(Stopped):
+    opened.plan(14)
   # It is planned again on resume.
-  assert list(opened.schedule.entries) == [(0, name(0))]
+  assert tuple(opened.schedule.entries) == entries
+
+
+def test_a_run_that_is_to_stop_does_not_wait_for_its_first_index(
+  make_versions,
+):
+  with pytest.raises(Stopped):
+    make_versions("never", stopping=True).plan(0)
 
 
 def test_without_a_limit_nothing_is_waited_for(make_versions):
@@ -236,3 +250,71 @@ def test_listed_steps_take_effect_as_the_policy_says(make_versions, policy):
     (10 + late, name(10)),
     (50 + late, name(50)),
   ]
+
+
+@pytest.fixture
+def move(tmp_path):
+  """From a step on, indexes are over the corpus 11111111…."""
+
+  def write(from_step):
+    fingerprint = "1" * 64
+    write_move(
+      tmp_path,
+      Move(
+        number=1, from_step=from_step, directory="next", fingerprint=fingerprint
+      ),
+    )
+
+  return write
+
+
+def moved(step):
+  return f"{step:08d}-11111111"
+
+
+@pytest.mark.parametrize("when", [0, 13])
+def test_under_lockstep_a_move_takes_effect_at_its_checkpoint(
+  make_versions, move, when
+):
+  opened = make_versions("lockstep")
+  planned = []
+  for step in range(30):
+    if step == when:
+      move(from_step=10)
+    planned.append(opened.plan(step))
+  assert planned == [name(0)] * 14 + [moved(10)] * 10 + [moved(20)] * 6
+
+
+def test_under_lockstep_a_resumed_run_plans_ahead_anew(make_versions, move):
+  # A host that saw the move late had planned without it.
+  move(from_step=10)
+  entries = ((0, name(0)), (14, name(10)))
+  opened = make_versions("lockstep", first_step=12, entries=entries)
+  assert [opened.plan(step) for step in (12, 13, 14)] == [
+    name(0),
+    name(0),
+    moved(10),
+  ]
+
+
+def test_a_move_that_came_too_late_for_lockstep_is_told(make_versions):
+  opened = make_versions("lockstep")
+  opened.plan(14)
+  ToldWatcher.suffix = "11111111"
+  with pytest.raises(ValueError, match="too late for 00000010-abcdef01"):
+    opened.opened(name(10))
+
+
+@pytest.mark.parametrize("policy", ["async", "never"])
+def test_a_swap_to_another_corpus_says_so(make_versions, move, policy):
+  opened = make_versions(policy)
+  opened.plan(0)
+  list(opened.swaps(0, fed(name(0))))
+  move(from_step=0)
+  ToldWatcher.suffix = "11111111"
+  assert opened.plan(5) == moved(0)
+  [swap] = opened.swaps(5, fed(moved(0)))
+  assert swap.scalars()["swap/corpus"] == 1.0
+  assert swap.scalars()["swap/num_passages"] == 40.0
+  assert "over corpus 1, the 40 passages of next" in swap.describe()
+  assert list(opened.schedule.entries) == [(0, name(0)), (5, moved(0))]

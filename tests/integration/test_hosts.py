@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several trainer processes, with devices of their own, over gloo."""
+
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import psutil
+import pytest
+
+from realm_jax import checkpoints
+from realm_jax.train.metrics import METRICS_FILE
+
+CONFIG = pathlib.Path(__file__).with_name("tiny_run.py")
+ROOT = pathlib.Path(__file__).parents[2]
+PATIENCE_SECONDS = 600.0
+LAST_STEP = 14
+FLAGS = (
+  "--config.batch_size=8",
+  f"--config.num_steps={LAST_STEP}",
+  "--config.checkpoint_every_steps=4",
+  "--config.retrieval.num_candidates=2",
+  "--config.refresh.every_steps=4",
+  "--config.refresh.lag_steps=2",
+  # Rows lie elsewhere on their lines where fewer share one shape, and dropout
+  # goes by place.
+  "--config.encoder.dropout=0.0",
+  "--config.encoder.attention_dropout=0.0",
+  "--config.embedder.bert.dropout=0.0",
+  "--config.embedder.bert.attention_dropout=0.0",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, tiny_tokenizer, tiny_corpus):
+  root = tmp_path_factory.mktemp("hosts")
+  tiny_tokenizer.save(root / "tokenizer")
+  shutil.copytree(tiny_corpus.directory, root / "corpus")
+  return root
+
+
+@pytest.fixture
+def started():
+  """Processes that a test leaves behind are killed."""
+  processes = []
+  yield processes
+  for process in processes:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def start(log, module, *arguments, **environment):
+  with log.open("a") as output:
+    return subprocess.Popen(
+      [sys.executable, "-m", *module, *arguments],
+      cwd=ROOT,
+      env=os.environ | environment,
+      stdout=output,
+      stderr=output,
+      # A process group of its own, so that all of it can be killed.
+      start_new_session=True,
+    )
+
+
+def run_flags(data, workdir):
+  return [f"--config={CONFIG}:realm,{data}", f"--workdir={workdir}", *FLAGS]
+
+
+def launch(data, workdir, trainers, *flags, **environment):
+  return start(
+    workdir.with_suffix(".log"),
+    ["launch.local"],
+    f"--trainers={trainers}",
+    *run_flags(data, workdir),
+    *flags,
+    **environment,
+  )
+
+
+def finish(process, workdir, code=0):
+  found = process.wait(PATIENCE_SECONDS)
+  assert found == code, workdir.with_suffix(".log").read_text()
+
+
+def join(data, workdir, modules, *flags):
+  """Starts a group of trainers without a builder, each with a log."""
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+  return [
+    start(
+      workdir.with_name(f"{workdir.name}-{number}.log"),
+      module,
+      "train",
+      *run_flags(data, workdir),
+      f"--coordinator=127.0.0.1:{port}",
+      f"--num_processes={len(modules)}",
+      f"--process_id={number}",
+      *flags,
+    )
+    for number, module in enumerate(modules)
+  ]
+
+
+def wait_for(condition, process):
+  deadline = time.monotonic() + PATIENCE_SECONDS
+  while not condition():
+    assert process.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+
+
+def records(workdir):
+  if not (workdir / METRICS_FILE).exists():
+    return []
+  lines = (workdir / METRICS_FILE).read_text().splitlines(keepends=True)
+  return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def losses(workdir):
+  return [line["loss"] for line in records(workdir) if "loss" in line]
+
+
+def schedule(workdir):
+  return checkpoints.metadata(workdir, LAST_STEP)["index_versions"]
+
+
+def swaps(workdir):
+  """(first step, checkpoint step) of each swap, as process 0 logged it."""
+  return [
+    (int(line["swap/first_step"]), int(line["swap/checkpoint_step"]))
+    for line in records(workdir)
+    if "swap/first_step" in line
+  ]
+
+
+def swaps_told(log):
+  """The same, as another process printed it."""
+  told = re.findall(
+    r"step (\d+): swapped in the index of step\s(\d+)", log.read_text()
+  )
+  return [(int(first), int(checkpoint)) for first, checkpoint in told]
+
+
+def final_params(workdir):
+  return {
+    name: checkpoints.restore_params(workdir, LAST_STEP, name)
+    for name in ("retriever", "encoder")
+  }
+
+
+def assert_same_run(workdir, wanted):
+  """That two runs differ by rounding alone."""
+  assert schedule(workdir) == schedule(wanted)
+  np.testing.assert_allclose(losses(workdir), losses(wanted), rtol=2e-3)
+  jax.tree.map(
+    lambda left, right: np.testing.assert_allclose(
+      left, right, rtol=2e-2, atol=2e-3
+    ),
+    final_params(workdir),
+    final_params(wanted),
+  )
+
+
+@pytest.fixture(scope="module")
+def alone(data):
+  workdir = data / "alone"
+  finish(launch(data, workdir, 1), workdir)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def two(data):
+  workdir = data / "two"
+  finish(launch(data, workdir, 2), workdir)
+  return workdir
+
+
+def test_two_processes_train_and_swap_as_one_does(alone, two):
+  assert [first for first, _ in schedule(alone)] == [0, 6, 10]
+  assert_same_run(two, alone)
+  assert swaps(two) == swaps_told(two / "trainer-1.log") == swaps(alone)
+
+
+@pytest.mark.slow
+def test_four_processes_of_two_devices_and_two_builders_do_too(data, alone):
+  workdir = data / "four"
+  launcher = launch(data, workdir, 4, "--builders=2", JAX_NUM_CPU_DEVICES="2")
+  finish(launcher, workdir)
+  assert_same_run(workdir, alone)
+  for number in (1, 2, 3):
+    assert swaps_told(workdir / f"trainer-{number}.log") == swaps(workdir)
+
+
+def test_stopped_while_it_waits_and_killed_across_a_swap_a_run_ends_the_same(
+  data, two, started
+):
+  workdir = data / "disturbed"
+  cli = ["realm_jax.cli"]
+  started += join(data, workdir, [cli, cli])
+  # There is no builder: both wait for the first index.
+  wait_for((workdir / METRICS_FILE).exists, started[0])
+  started[1].send_signal(signal.SIGTERM)
+  assert [process.wait(60) for process in started] == [75, 75]
+  assert checkpoints.steps(workdir) == [0]
+
+  launcher = launch(data, workdir, 2)
+  started.append(launcher)
+  wait_for(lambda: len(losses(workdir)) >= 8, launcher)
+  [victim] = [
+    child
+    for child in psutil.Process(launcher.pid).children()
+    if "--process_id=1" in child.cmdline()
+  ]
+  victim.kill()
+  finish(launcher, workdir, code=128 + signal.SIGKILL)
+  assert "Trainer 1 ended" in workdir.with_suffix(".log").read_text()
+  assert checkpoints.newest_step(workdir) < LAST_STEP
+
+  finish(launch(data, workdir, 2), workdir)
+  assert schedule(workdir) == schedule(two)
+  jax.tree.map(
+    np.testing.assert_array_equal, final_params(workdir), final_params(two)
+  )
+
+
+ON_DEVICES = "--config.retrieval.backend=device"
+
+
+def test_search_on_the_devices_of_two_processes_goes_on_after_a_stop(
+  data, two, started
+):
+  workdir = data / "device"
+  launcher = launch(data, workdir, 2, ON_DEVICES)
+  started.append(launcher)
+  wait_for(lambda: len(losses(workdir)) >= 7, launcher)
+  launcher.terminate()
+  finish(launcher, workdir, code=75)
+  assert 7 <= checkpoints.newest_step(workdir) < LAST_STEP
+  finish(launch(data, workdir, 2, ON_DEVICES), workdir)
+  assert schedule(workdir) == schedule(two)
+  # Exact search, too, so the same passages.
+  jax.tree.map(
+    np.testing.assert_array_equal, final_params(workdir), final_params(two)
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["1", "8"])
+def test_search_on_the_devices_trains_as_exact_search_does(
+  data, alone, devices
+):
+  workdir = data / f"device_{devices}"
+  launcher = launch(data, workdir, 1, ON_DEVICES, JAX_NUM_CPU_DEVICES=devices)
+  finish(launcher, workdir)
+  assert_same_run(workdir, alone)
+
+
+def test_a_host_that_opens_slowly_delays_all_and_no_batch_is_mixed(
+  data, started
+):
+  workdir = data / "slow"
+  script = "tests.integration.slow_host"
+  # Every index is waited for: the oldest that is allowed is as old as any
+  # must get.
+  flags = [
+    "--config.refresh.policy=async",
+    "--config.refresh.max_staleness_steps=5",
+  ]
+  started += join(data, workdir, [[script, "0"], [script, "2"]], *flags)
+  builder = start(
+    workdir.with_suffix(".log"),
+    ["realm_jax.cli", "build-index"],
+    f"--workdir={workdir}",
+    "--watch",
+  )
+  started.append(builder)
+  for process in started:
+    finish(process, workdir)
+
+  logs = [data / f"slow-{number}.log" for number in range(2)]
+  assert swaps(workdir) == swaps_told(logs[0]) == swaps_told(logs[1])
+  assert len(swaps(workdir)) >= 3
+  # The first host, too, waited two seconds for every version.
+  waited = [
+    line.get("index/staleness_wait_seconds", 0) for line in records(workdir)
+  ]
+  assert sum(waited) > 2.0 * (len(swaps(workdir)) - 1)
+  # Each batch was searched with the version of its step, on both hosts.
+  planned = schedule(workdir)
+  ends = [first for first, _ in planned[1:]] + [LAST_STEP]
+  wanted = {
+    version: end - first
+    for (first, version), end in zip(planned, ends, strict=True)
+  }
+  for log in logs:
+    searched = re.findall(r"searches (\S+)", log.read_text())
+    assert collections.Counter(searched) == wanted
