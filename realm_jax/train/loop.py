@@ -60,6 +60,7 @@ def train(run: RunConfig, workdir: str) -> bool:
     if position is None:
       writer.save(0, state, feed.position())
     program.compile(feed.shapes())
+    writer.wait()  # The first index waits for it: if it failed, say so now.
     allocator.release_freed_memory()
     log = None
     if hosts.is_lead():
