@@ -80,7 +80,7 @@ def store_url():
     port = free.getsockname()[1]
   server = subprocess.Popen(
     [
-      *[sys.executable, "-m", "gcp_storage_emulator", "start", "--quiet"],
+      *[sys.executable, "-m", "tests.gcs_server", "start", "--quiet"],
       *["--host=127.0.0.1", f"--port={port}", "--in-memory"],
       "--default-bucket=bucket",
     ],
