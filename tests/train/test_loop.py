@@ -185,16 +185,22 @@ def test_a_run_that_waits_for_an_index_stops_when_asked(
   if indexed:
     beside(run, watch=False)  # It ends with the index of checkpoint 0.
 
+  ended = threading.Event()
+
   def stop():
     metrics = tmp_path / "metrics.jsonl"
     while not metrics.exists() or (reached and reached not in losses(tmp_path)):
-      time.sleep(0.05)
+      if ended.wait(0.05):
+        return
     os.kill(os.getpid(), signal.SIGTERM)
 
-  stopper = threading.Thread(target=stop, daemon=True)
+  stopper = threading.Thread(target=stop)
   stopper.start()
-  assert not loop.train(run, str(tmp_path))
-  stopper.join()
+  try:
+    assert not loop.train(run, str(tmp_path))
+  finally:
+    ended.set()
+    stopper.join()
   assert checkpoints.newest_step(tmp_path) == reached
   versions = checkpoints.metadata(tmp_path, reached)["index_versions"]
   assert {step for step, _ in versions} <= {0, 3}
