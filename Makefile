@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m experiments.factbook_demo.run --directory=$(DEMO) --seed=$(SEED)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

@@ -30,6 +30,7 @@ def folder(tmp_path, tiny_tokenizer, tiny_corpus):
   return tmp_path
 
 
+@pytest.mark.slow
 def test_a_killed_run_in_a_store_ends_as_one_in_a_directory(folder, url):
   workdir = epath.Path(url)
   undisturbed = launch(folder, folder / "undisturbed")
