@@ -4,7 +4,8 @@
 A lease is a small file that its holder writes anew every few seconds. Whoever
 sees it unchanged for long enough, by a clock of its own, takes the holder for
 dead; so no two machines' clocks have to agree, and none has to run forwards.
-On the holder's own machine the process table says it at once.
+On the holder's own machine the process table says it at once: a holder's name
+tells machine and process, though its file may be empty, as it was killed.
 
 No lock is needed, as a store of objects has none: two builders that claim a
 shard at the same moment may both embed it, and both results are right.
@@ -15,6 +16,7 @@ import collections
 from collections.abc import Iterator
 import contextlib
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -32,6 +34,7 @@ from realm_jax import files
 _log = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 6 * BEAT_SECONDS
+_NOWHERE = "0" * 8  # A machine whose processes nobody looks up.
 
 
 class Leases:
@@ -39,7 +42,8 @@ class Leases:
 
   def __init__(self) -> None:
     """Holds none yet; use it as a context manager."""
-    self.holder = uuid.uuid4().hex[:12]
+    # 24 hexadecimal digits: machine, process, and which of its `Leases`.
+    self.holder = f"{_machine()}{os.getpid():08x}{uuid.uuid4().hex[:8]}"
     # How often each is taken.
     self._held: collections.Counter[epath.Path] = collections.Counter()
     self._beat = 0
@@ -136,12 +140,8 @@ class Leases:
 
   def _write(self, path: epath.Path) -> bool:
     """Returns whether the lease's folder is there."""
-    content = {
-      "holder": self.holder,
-      "machine": _machine(),
-      "pid": os.getpid(),
-      "beat": self._beat,
-    }
+    host = socket.gethostname()
+    content = {"host": host, "pid": os.getpid(), "beat": self._beat}
     try:
       path.write_text(json.dumps(content))
     except FileNotFoundError:
@@ -209,7 +209,7 @@ class LeaseObserver:
     if content != known:
       self._seen[path] = (content, now)
       since = now
-    return not _known_dead(content) and now - since < self._expiry_seconds
+    return not _known_dead(path.stem) and now - since < self._expiry_seconds
 
 
 def _remove(path: epath.Path) -> None:
@@ -224,24 +224,20 @@ def _leases(folder: epath.PathLike) -> list[epath.Path]:
 
 
 def _machine() -> str:
-  """Names a process table: a host, or a container on one."""
+  """Returns 8 hexadecimal digits for a host, or a container on one."""
   try:
-    return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    name = f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
   except OSError:
-    return ""  # Then nobody looks its processes up.
+    return _NOWHERE
+  return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
-def _known_dead(content: str) -> bool:
-  try:
-    lease = json.loads(content)
-    here = lease["machine"] == _machine() != ""
-    pid = int(lease["pid"])
-  except (ValueError, KeyError, TypeError):
-    return False  # Half written: its holder is at it.
-  if not here:
+def _known_dead(holder: str) -> bool:
+  machine, pid = holder[:8], holder[8:16]
+  if machine != _machine() or machine == _NOWHERE:
     return False
   try:
-    os.kill(pid, 0)
+    os.kill(int(pid, 16), 0)
   except ProcessLookupError:
     return True
   except PermissionError:

@@ -88,7 +88,7 @@ def test_a_dead_readers_lease_expires(tmp_path, corpus, monkeypatch):
     publish(tmp_path, step, corpus)
   folder = store.readers_folder(tmp_path, version)
   folder.mkdir(parents=True)
-  (folder / "far.json").write_text('{"machine": "another", "pid": 1}')
+  (folder / "far.json").write_text('{"host": "another", "pid": 1}')
   observer = LeaseObserver(expiry_seconds=30.0)
   assert retention.prune(tmp_path, Corpora(corpus), 2, [], observer) == []
   now = time.monotonic()
