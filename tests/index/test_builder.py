@@ -2,8 +2,6 @@
 import contextlib
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +9,6 @@ import time
 
 import jax
 import numpy as np
-import psutil
 import pytest
 
 from realm_jax import checkpoints, sharding
@@ -351,9 +348,11 @@ def _stalled(workdir, moment):
     *("build-index", f"--workdir={workdir}", "--watch"),
   ]
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-    assert process.stdout.readline() == "stopped\n"
-    yield
-    process.send_signal(signal.SIGKILL)
+    try:
+      assert process.stdout.readline() == "stopped\n"
+      yield process
+    finally:
+      process.kill()
 
 
 @pytest.fixture
@@ -420,18 +419,16 @@ def test_a_second_builder_works_on_while_the_first_stands_still(
 ):
   embedded = _count_embedded(monkeypatch)
   # It takes every shard but the first one's, and waits for that.
-  with _stalled(in_shards, "embedding"), _watching(in_shards) as result:
+  with (
+    _stalled(in_shards, "embedding") as other,
+    _watching(in_shards) as result,
+  ):
     (in_shards / checkpoints.TRAINING_DONE).touch()
     _wait_for(lambda: len(embedded) == -(-len(corpus) // 20) - 1)
     assert store.list_versions(in_shards) == []
-    os.kill(_only_child(), signal.SIGKILL)
+    other.kill()
   assert [store.step_of(name) for name in result["published"]] == [7]
   assert sorted(embedded) == list(range(-(-len(corpus) // 20)))
-
-
-def _only_child():
-  (child,) = psutil.Process().children()
-  return child.pid
 
 
 def test_builders_side_by_side_publish_one_version(in_shards, run, corpus):
