@@ -276,6 +276,7 @@ def test_search_on_the_devices_trains_as_exact_search_does(
   assert_same_run(workdir, alone)
 
 
+@pytest.mark.slow
 def test_a_host_that_opens_slowly_delays_all_and_no_batch_is_mixed(
   data, started
 ):

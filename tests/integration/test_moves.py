@@ -79,6 +79,7 @@ def swaps(workdir):
   return [json.loads(x) for x in lines if "swap/first_step" in x]
 
 
+@pytest.mark.slow
 def test_a_run_killed_beside_a_move_goes_on_to_bit_equal_parameters(
   folder, tiny_corpus, edited
 ):
