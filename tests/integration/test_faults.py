@@ -141,9 +141,11 @@ ROWS = (
   builder_killed_in_every_phase,
   trainer_killed_while_opening_and_while_swapping,
   two_builders_at_once,
-  truncated_shard,
   flipped_byte,
   manifest_of_another_corpus,
+)
+SLOW_ROWS = (
+  truncated_shard,
   clocks_jumping_back,
   disk_full_while_publishing,
   an_older_checkpoint_appearing_after_a_newer,
@@ -186,7 +188,11 @@ def undisturbed(folder, tiny_corpus):
   )
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
+@pytest.mark.parametrize(
+  "row",
+  [*ROWS, *(pytest.param(row, marks=pytest.mark.slow) for row in SLOW_ROWS)],
+  ids=lambda row: row.__name__,
+)
 def test_a_run_ends_as_if_nothing_had_happened(
   row, folder, undisturbed, tiny_corpus
 ):

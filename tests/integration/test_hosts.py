@@ -206,6 +206,7 @@ def test_four_processes_of_two_devices_and_two_builders_do_too(data, alone):
     assert swaps_told(workdir / f"trainer-{number}.log") == swaps(workdir)
 
 
+@pytest.mark.slow
 def test_stopped_while_it_waits_and_killed_across_a_swap_a_run_ends_the_same(
   data, two, started
 ):
