@@ -21,6 +21,7 @@ class Command:
   summary: str
   define_flags: Callable[[], None]
   run: Callable[[list[str]], int]
+  computes: bool = False  # By JAX, batch after batch.
 
 
 def _workdir_flag() -> None:
@@ -142,9 +143,6 @@ def _train_flags() -> None:
 
 def _train(args: list[str]) -> int:
   _no_more(args)
-  from realm_jax import allocator
-
-  allocator.keep_freed_memory()
   from realm_jax import config, hosts, workdir
   from realm_jax.train import loop, stop
 
@@ -332,17 +330,22 @@ COMMANDS = {
     "train a stage (ict, dpr, mlm, realm, openqa), or go on with it",
     _train_flags,
     _train,
+    computes=True,
   ),
   "build-index": Command(
     "embed the corpus from the newest checkpoint and publish an index",
     _build_index_flags,
     _build_index,
+    computes=True,
   ),
   "index": Command(
     "list, verify or prune a run's index versions", _workdir_flag, _index
   ),
   "evaluate": Command(
-    "score a run on questions or on masked texts", _evaluate_flags, _evaluate
+    "score a run on questions or on masked texts",
+    _evaluate_flags,
+    _evaluate,
+    computes=True,
   ),
   "table": Command(
     "train and score the rows of a table, or go on with it",
@@ -353,6 +356,7 @@ COMMANDS = {
     "answer questions, with evidence: those given, or one a line of the input",
     _ask_flags,
     _ask,
+    computes=True,
   ),
   "report": Command("write report/report.html", _workdir_flag, _report),
 }
@@ -396,6 +400,10 @@ def _guarded(name: str, command: Command, args: list[str]) -> int:
     absl_logging.DEBUG if FLAGS.verbosity > 0 else absl_logging.ERROR
   )
   logging.getLogger("realm_jax").setLevel(logging.INFO)
+  if command.computes:
+    from realm_jax import allocator
+
+    allocator.keep_freed_memory()
   try:
     return command.run(args)
   except (ValueError, OSError) as error:

@@ -346,7 +346,7 @@ class InitConfig:
   """
 
   retriever: str = ""
-  encoder: str = ""  # For openqa: of the reader's BERT.
+  encoder: str = ""  # For openqa: a reader, or an encoder for its BERT.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

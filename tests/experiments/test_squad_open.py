@@ -24,7 +24,7 @@ def test_a_table_compares_like_with_like(fake_minilm, size):
   found = parse(raw)
 
   assert found == table.table(size, "some/where", "questions")
-  qa = {name: s for name, s in found.stages.items() if s.stage == "openqa"}
+  qa = {n: s for n, s in found.stages.items() if n.startswith("qa_")}
   same = {dataclasses.replace(s, init=InitConfig()) for s in qa.values()}
   bm25 = dataclasses.replace(qa["qa_bm25"], init=InitConfig())
   dense = dataclasses.replace(bm25.openqa, retriever="dense")
