@@ -129,8 +129,23 @@ class DprConfig:
   # the batch's others. Above 0, a builder refreshes that index.
   negatives: int = 0
   search: int = 50  # Passages found, of which those are the best wrong ones.
+  # Questions of one passage that are asked together; batch_size counts the
+  # passages. Embedding those is most of the work, and is done once for all.
+  questions: int = 1
+  # Passages of one title that a batch has side by side, where there are so
+  # many: hard negatives of each other that take no index.
+  same_title: int = 1
 
   def __post_init__(self) -> None:
+    for name in ("questions", "same_title"):
+      value = getattr(self, name)
+      _require(value > 0, f"dpr.{name} must be positive, got {value}.")
+    _require(
+      self.questions == 1 or self.negatives == 0,
+      f"dpr.negatives ({self.negatives}) are a question's own, and several "
+      f"(dpr.questions: {self.questions}) are asked of a passage: set one of "
+      "them to its default.",
+    )
     _require(
       0 <= self.negatives < self.search,
       f"dpr.negatives ({self.negatives}) must be in 0..{self.search - 1}: "

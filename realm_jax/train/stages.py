@@ -16,6 +16,8 @@ from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.ict import ict_rows
 from realm_jax.data.pairs import (
   PairCollator,
+  all_rows,
+  pair_packings,
   pair_rows,
   wrong_passages,
 )
@@ -56,23 +58,34 @@ class Stage(Protocol):
 
 
 class _Ict:
-  """Pseudo-queries and their passages: the pipeline yields the batch."""
+  """Pseudo-queries and their passages."""
 
   def __init__(self, inputs: Inputs) -> None:
     self.corpus = inputs.corpus
     self.probe: RecallProbe | None = None
     self._inputs = inputs
     self._dataset = ict_rows(inputs.run, inputs.tokenizer, inputs.corpus)
+    share = inputs.run.batch_size // jax.process_count()
+    self._num_rows = dict.fromkeys(("query", "passage"), share)
+    self._packings = pair_packings(
+      inputs.run,
+      {kind: sample_lengths(self._dataset, kind) for kind in self._num_rows},
+      self._num_rows,
+      inputs.corpus.max_pieces,
+      num_devices=jax.local_device_count(),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
 
   def batches(self) -> grain.DatasetIterator:
     return self._inputs.batches(self._dataset)
 
   def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
     del index
-    return examples
+    return self._packings.fit(examples)
 
   def shapes(self) -> Iterator[Batch]:
-    yield self._inputs.stand_in(self._dataset)
+    yield from self._packings.shapes(self._num_rows)
 
 
 class _Dpr:
@@ -92,6 +105,7 @@ class _Dpr:
       run,
       inputs.corpus,
       inputs.tokenizer,
+      sample_lengths(self._dataset, "query"),
       num_devices=jax.local_device_count(),
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -113,13 +127,14 @@ class _Dpr:
       nothing = np.zeros((len(own), 0), np.int32)
       return self._collator(examples, nothing, self.corpus)
     dpr = self._inputs.run.dpr
-    found = self._searcher.search(examples["query"], index, dpr.search)
+    queries = all_rows(examples["query"])
+    found = self._searcher.search(queries, index, dpr.search)
     negatives = [
       wrong_passages(
         self._questions[int(number)], row, ids, index.corpus, dpr.negatives
       )
       for number, row, ids in zip(
-        examples["index"],
+        examples["index"][:, 0],
         self.corpus.rows_in(index.corpus, own).tolist(),
         found.ids,
         strict=True,
@@ -128,7 +143,7 @@ class _Dpr:
     return self._collator(examples, np.stack(negatives), index.corpus)
 
   def shapes(self) -> Iterator[Batch]:
-    yield from self._collator.shapes(self._inputs.stand_in(self._dataset))
+    yield from self._collator.shapes()
 
 
 class _Reading:

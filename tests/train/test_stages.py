@@ -11,6 +11,7 @@ from realm_jax import sharding
 from realm_jax.config import DprConfig
 from realm_jax.data.answers import occurs
 from realm_jax.data.corpus_edits import apply_edits, read_edits
+from realm_jax.data.pairs import all_rows
 from realm_jax.data.qa import Questions
 from realm_jax.index.bm25 import Bm25Index
 from realm_jax.index.device import DeviceIndex
@@ -54,6 +55,15 @@ def test_a_stage_without_retrieval_feeds_announced_shapes(make_run, stage):
   assert opened.probe is None
 
 
+def test_dpr_asks_several_questions_of_each_passage(make_run):
+  run = make_run("dpr", dpr=DprConfig(questions=3, same_title=2))
+  opened = stages.open_stage(run)
+  batch = opened.prepare(next(opened.batches()), None)
+  assert shapes(batch) in [shapes(each) for each in opened.shapes()]
+  assert len(batch["query"]["order"]) == 3 * run.batch_size
+  assert len(batch["passage"]["order"]) == run.batch_size
+
+
 def test_dpr_batches_hold_wrong_passages_that_the_version_finds(
   make_run, version
 ):
@@ -62,12 +72,13 @@ def test_dpr_batches_hold_wrong_passages_that_the_version_finds(
   examples = next(opened.batches())
   batch = opened.prepare(examples, version)
   assert shapes(batch) in [shapes(each) for each in opened.shapes()]
-  found = opened._searcher.search(examples["query"], version, 10).ids
+  queries = all_rows(examples["query"])
+  found = opened._searcher.search(queries, version, 10).ids
   rows = batch["passage_row"].reshape(8, 3)
   np.testing.assert_array_equal(rows[:, 0], examples["passage_row"])
   for index, ids, best in zip(examples["index"], rows, found, strict=True):
     own, *wrong = ids.tolist()
-    question = opened._questions[int(index)]
+    question = opened._questions[index.item()]
     expected = [
       row
       for row in best.tolist()
