@@ -4,7 +4,8 @@
     ict ──────────────────────────► qa_ict
      │ └──► dpr_ict ──────────────► qa_dpr_ict
      └─ realm (and reading) ──────► qa_realm
-         └► dpr_realm ────────────► qa_dpr_realm      qa_bm25
+         └► dpr_realm ────────────► qa_dpr_realm
+    reading ──────────────────────► qa_closed         qa_bm25
 
 All start from all-MiniLM-L6-v2. Rows of one table differ in what is drawn
 here alone: the four dense `qa` have one config, but for where they start.
@@ -41,6 +42,7 @@ class Size:
   realm: tuple[int, int]
   dpr: tuple[int, int]
   qa: tuple[int, int]
+  closed: tuple[int, int]
   beam: int
   read: int
   candidates: int
@@ -56,6 +58,7 @@ SIZES = {
     realm=(500, 4),
     dpr=(1000, 32),
     qa=(2000, 4),
+    closed=(2000, 32),
     beam=100,
     read=5,
     candidates=5,
@@ -69,6 +72,7 @@ SIZES = {
     realm=(10_000, 64),
     dpr=(3000, 256),
     qa=(10_000, 32),
+    closed=(10_000, 128),
     beam=1000,
     read=10,
     candidates=8,
@@ -102,6 +106,7 @@ def stages(size: str, directory: str, data: str) -> dict[str, RunConfig]:
       for start in ("ict", "realm", "dpr_ict", "dpr_realm")
     },
     "qa_bm25": made.qa_bm25(),
+    "qa_closed": made.qa_closed(),
   }
 
 
@@ -165,6 +170,14 @@ class _Stages:
       run,
       openqa=dataclasses.replace(run.openqa, retriever="bm25"),
       init=InitConfig(encoder=self._minilm),
+    )
+
+  def qa_closed(self) -> RunConfig:
+    return dataclasses.replace(
+      self._asked(self._sized("openqa", self._size.closed)),
+      openqa=OpenQaConfig(retriever="none"),
+      optimizer=OptimizerConfig(learning_rate=1e-4),
+      init=InitConfig(encoder="stage:reading"),
     )
 
   def _qa(self) -> RunConfig:

@@ -25,11 +25,14 @@ def test_a_table_compares_like_with_like(fake_minilm, size):
 
   assert found == table.table(size, "some/where", "questions")
   qa = {name: s for name, s in found.stages.items() if s.stage == "openqa"}
+  closed = qa.pop("qa_closed")
   same = {dataclasses.replace(s, init=InitConfig()) for s in qa.values()}
   bm25 = dataclasses.replace(qa["qa_bm25"], init=InitConfig())
   dense = dataclasses.replace(bm25.openqa, retriever="dense")
   assert same == {bm25, dataclasses.replace(bm25, openqa=dense)}
   assert len({s.init.encoder for s in qa.values()}) == 1
+  assert closed.is_closed_book and closed.init.encoder == "stage:reading"
+  assert closed.data == qa["qa_bm25"].data
   dpr = [s for s in found.stages.values() if s.stage == "dpr"]
   assert len({dataclasses.replace(s, init=InitConfig()) for s in dpr}) == 1
   # Validation questions are scored, and probe retrieval; none is trained on.
