@@ -201,8 +201,9 @@ def _evaluate_flags() -> None:
   flags.DEFINE_enum(
     "retriever",
     "",
-    ["", "dense", "bm25", "hybrid"],
-    "What finds passages for questions; by default what the run trained with.",
+    ["", "dense", "bm25", "hybrid", "gold"],
+    "What finds passages for questions; by default what the run trained with. "
+    "'gold' has the reader read those that questions name.",
   )
   _read_flag()
 
@@ -260,7 +261,7 @@ def _read_flag() -> None:
 def _ask(args: list[str]) -> int:
   from realm_jax.eval import open_qa
 
-  answerer = open_qa.QuestionAnswerer.open(
+  answerer = open_qa.open_answerer(
     FLAGS.workdir, corpus=FLAGS.corpus, read=FLAGS.read
   )
   answers = answerer.answer(args) if args else answerer.converse(_questions())

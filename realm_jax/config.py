@@ -313,11 +313,12 @@ class OpenQaConfig:
   """Span question answering (ORQA sections 4-5)."""
 
   # dense: by the retriever's towers. bm25: by words, for comparison; then only
-  # the reader is trained, beside passages that BM25 scores.
-  retriever: Literal["dense", "bm25"] = "dense"
+  # the reader is trained, beside passages that BM25 scores. none: closed book,
+  # for comparison; the encoder fills in the answer beside the null document.
+  retriever: Literal["dense", "bm25", "none"] = "dense"
   beam: int = 5000  # C: passages in the retriever's loss.
   read: int = 5  # R: passages that the reader reads.
-  max_span: int = 10  # W: widest answer, in word pieces.
+  max_span: int = 10  # W: widest answer, in pieces; closed book, with its end.
   span_width: int = 256  # Width of the start and of the end projection.
   # Training reads the passage that a question names, though it was not found,
   # in the last one's place: the reader learns while the retriever misses. Off
@@ -361,7 +362,8 @@ class InitConfig:
   """
 
   retriever: str = ""
-  encoder: str = ""  # For openqa: a reader, or an encoder for its BERT.
+  # For openqa: a reader, or an encoder for its BERT; closed book, all of that.
+  encoder: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -427,6 +429,11 @@ class RunConfig:
     return self.stage != "mlm"
 
   @property
+  def is_closed_book(self) -> bool:
+    """Whether questions are answered without any passage."""
+    return self.openqa.retriever == "none"
+
+  @property
   def searches(self) -> bool:
     """Whether steps search an index of vectors, which a builder makes."""
     if self.stage == "dpr":
@@ -449,6 +456,20 @@ def _check_retriever(run: RunConfig) -> None:
     f"openqa.retriever={chosen!r} has no parameters: leave init.retriever "
     f"({run.init.retriever!r}) empty and openqa.train_documents "
     f"({run.openqa.train_documents}) off.",
+  )
+  if not run.is_closed_book:
+    return
+  _require(
+    not run.openqa.read_gold,
+    "openqa.retriever='none' reads no passage: leave openqa.read_gold "
+    f"({run.openqa.read_gold}) off.",
+  )
+  needed = run.lengths.query + run.openqa.max_span + 1
+  _require(
+    needed <= run.lengths.joint,
+    f"lengths.joint ({run.lengths.joint}) must be at least {needed}: closed "
+    f"book, the question (lengths.query, {run.lengths.query}) is followed by "
+    f"openqa.max_span ({run.openqa.max_span}) masks and the null document.",
   )
 
 

@@ -197,6 +197,27 @@ def test_what_bm25_does_not_go_with_is_refused(fields, message):
     dataclasses.replace(run, **fields)
 
 
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"stage": "mlm"}, "choice of stage 'openqa', and the stage is 'mlm'"),
+    (
+      {"openqa": config.OpenQaConfig(retriever="none", read_gold=True)},
+      r"reads no passage: leave openqa\.read_gold \(True\) off",
+    ),
+    (
+      {"lengths": config.LengthConfig(query=96, joint=106)},
+      r"lengths\.joint \(106\) must be at least 107",
+    ),
+  ],
+)
+def test_what_closed_book_does_not_go_with_is_refused(fields, message):
+  run = RunConfig(stage="openqa", openqa=config.OpenQaConfig(retriever="none"))
+  assert run.is_closed_book and not run.searches and not run.has_retriever
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(run, **fields)
+
+
 def test_a_builder_is_needed_where_training_searches():
   searching = config.DprConfig(negatives=1)
   runs = [

@@ -4,7 +4,8 @@
     ict ──────────────────────────► qa_ict
      │ └──► dpr_ict ──────────────► qa_dpr_ict
      └─ realm (and reading) ──────► qa_realm
-         └► dpr_realm ────────────► qa_dpr_realm      qa_bm25
+         └► dpr_realm ────────────► qa_dpr_realm
+    reading ──────────────────────► qa_closed         qa_bm25
 
 All start from all-MiniLM-L6-v2, and every `qa` from one `reader` besides,
 which has learned to read the passage that a question names. Rows of one table
@@ -19,6 +20,7 @@ from experiments.squad_open import minilm
 from realm_jax.config import (
   BertConfig,
   DataConfig,
+  DprConfig,
   EmbedderConfig,
   InitConfig,
   LengthConfig,
@@ -32,13 +34,18 @@ from realm_jax.config import (
 )
 
 LENGTHS = LengthConfig(query=64, passage=288, joint=352, masks=10)
+# Of 10,000 questions two have more pieces than these.
+_ASKED = LengthConfig(query=40, passage=288, joint=328, masks=10)
 # Of the answers, 7% are wider than ORQA's 10 pieces, and few than these.
 _SPANS = OpenQaConfig(max_span=16, span_width=128, read_gold=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-  """What a machine can do in the time: (steps, batch size) of each stage."""
+  """What a machine can do in the time: (steps, batch size) of each stage.
+
+  A batch of `dpr` is of passages, each with four questions.
+  """
 
   ict: tuple[int, int]
   reading: tuple[int, int]
@@ -46,6 +53,7 @@ class Size:
   dpr: tuple[int, int]
   reader: tuple[int, int]
   qa: tuple[int, int]
+  closed: tuple[int, int]
   beam: int
   read: int
   candidates: int
@@ -57,16 +65,17 @@ class Size:
 SIZES = {
   # Two cores.
   "cpu": Size(
-    ict=(500, 32),
-    reading=(500, 16),
-    realm=(500, 4),
-    dpr=(1000, 32),
+    ict=(150, 32),
+    reading=(400, 24),
+    realm=(300, 8),
+    dpr=(600, 32),
     reader=(1250, 24),
-    qa=(300, 8),
+    qa=(150, 8),
+    closed=(1000, 32),
     beam=100,
-    read=5,
-    candidates=5,
-    refresh_every=250,
+    read=3,
+    candidates=4,
+    refresh_every=150,
     dropout=0.0,  # What is seen about once cannot be learned by heart.
     dtype="float32",
   ),
@@ -78,6 +87,7 @@ SIZES = {
     dpr=(3000, 256),
     reader=(10_000, 32),
     qa=(5000, 32),
+    closed=(10_000, 128),
     beam=1000,
     read=10,
     candidates=8,
@@ -113,6 +123,7 @@ def stages(size: str, directory: str, data: str) -> dict[str, RunConfig]:
     },
     "reader": made.reader(),
     "qa_bm25": made.qa_bm25(),
+    "qa_closed": made.qa_closed(),
   }
 
 
@@ -151,21 +162,23 @@ class _Stages:
     return dataclasses.replace(
       self._sized("mlm", self._size.reading),
       reading=ReadingConfig(),
-      optimizer=OptimizerConfig(learning_rate=1e-4),
+      optimizer=OptimizerConfig(learning_rate=2e-4),
       init=InitConfig(encoder=self._minilm),
     )
 
   def realm(self) -> RunConfig:
     return dataclasses.replace(
       self._sized("realm", self._size.realm),
-      optimizer=OptimizerConfig(learning_rate=3e-5),
+      optimizer=OptimizerConfig(learning_rate=1e-4, retriever_scale=0.3),
       init=InitConfig(retriever="stage:ict", encoder="stage:reading"),
     )
 
   def dpr(self, start: str) -> RunConfig:
     return dataclasses.replace(
       self._asked(self._sized("dpr", self._size.dpr)),
-      optimizer=OptimizerConfig(learning_rate=2e-5),
+      # SQuAD has four questions a passage, and 43 passages an article.
+      dpr=DprConfig(questions=4, same_title=8),
+      optimizer=OptimizerConfig(learning_rate=5e-5),
       init=InitConfig(retriever=f"stage:{start}"),
     )
 
@@ -192,6 +205,14 @@ class _Stages:
       init=InitConfig(encoder="stage:reader"),
     )
 
+  def qa_closed(self) -> RunConfig:
+    return dataclasses.replace(
+      self._asked(self._sized("openqa", self._size.closed)),
+      openqa=OpenQaConfig(retriever="none"),
+      optimizer=OptimizerConfig(learning_rate=1e-4),
+      init=InitConfig(encoder="stage:reading"),
+    )
+
   def _qa(self) -> RunConfig:
     return dataclasses.replace(
       self._asked(self._sized("openqa", self._size.qa)),
@@ -213,4 +234,4 @@ class _Stages:
       train=f"{self._data}/train.jsonl.gz",
       validation=f"{self._data}/validation.jsonl.gz",
     )
-    return dataclasses.replace(run, data=data)
+    return dataclasses.replace(run, data=data, lengths=_ASKED)

@@ -20,6 +20,7 @@ from experiments.squad_open.stages import stages
 from launch.table import Row, Table
 
 ROWS = {
+  "closed": Row(label="Closed book", stage="qa_closed"),
   "bm25": Row(label="BM25 + reader", stage="qa_bm25"),
   "ict": Row(label="ICT only (ORQA)", stage="qa_ict"),
   "realm": Row(label="ICT + REALM", stage="qa_realm"),
@@ -29,6 +30,11 @@ ROWS = {
     label="ICT + REALM, supervised, with BM25",
     stage="qa_dpr_realm",
     flags=("--retriever=hybrid",),
+  ),
+  "dpr_realm_gold": Row(
+    label="ICT + REALM, supervised, reader given the gold passage",
+    stage="qa_dpr_realm",
+    flags=("--retriever=gold",),
   ),
 }
 

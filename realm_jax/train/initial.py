@@ -27,9 +27,9 @@ def stage_params(run: RunConfig, rng: jax.Array) -> dict[str, Params]:
   params: dict[str, Params] = {}
   if run.has_retriever:
     params["retriever"] = retriever_params(run, retriever_rng)
-  if run.stage in ("mlm", "realm"):
+  if run.stage in ("mlm", "realm") or run.is_closed_book:
     params["encoder"] = encoder_params(run, encoder_rng)
-  if run.stage == "openqa":
+  elif run.stage == "openqa":
     params["reader"] = reader_params(run, encoder_rng)
   return params
 

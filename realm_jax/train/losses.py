@@ -47,7 +47,10 @@ def in_batch_loss(run: RunConfig) -> LossFn:
 
 
 def mlm_loss(run: RunConfig) -> LossFn:
-  """-log p(masked piece | text beside a given passage), a mask's mean."""
+  """-log p(masked piece | text beside a given passage), a mask's mean.
+
+  Closed book, the masks are the answer's places, and no passage is given.
+  """
   encoder = KnowledgeAugmentedEncoder(run.encoder)
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:
@@ -131,6 +134,16 @@ def _marginal_sums(
 
 
 def openqa_loss(run: RunConfig) -> LossFn:
+  """What goes with the way that passages are found, if any are."""
+  losses: dict[str, Callable[[RunConfig], LossFn]] = {
+    "dense": _orqa_loss,
+    "bm25": _bm25_reader_loss,
+    "none": mlm_loss,
+  }
+  return losses[run.openqa.retriever](run)
+
+
+def _orqa_loss(run: RunConfig) -> LossFn:
   """ORQA's retriever and reader losses, each over the questions it can serve.
 
   A question whose beam (or read passages) holds no answer adds nothing to
@@ -144,8 +157,6 @@ def openqa_loss(run: RunConfig) -> LossFn:
   cost C / R times as much, and they only share out what mass the read ones
   leave. The builder bounds how far the two kinds of scores drift apart.
   """
-  if run.openqa.retriever == "bm25":
-    return _bm25_reader_loss(run)
   embedder = Embedder(run.embedder)
   score_spans = _span_scorer(run)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each stage reads: its examples, and how they become batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -12,6 +12,7 @@ from realm_jax.config import RunConfig
 from realm_jax.data import packing
 from realm_jax.data.batches import sample_lengths
 from realm_jax.data.candidates import RealmCollator, choose_candidates
+from realm_jax.data.closed_book import closed_book_length, closed_book_rows
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.ict import ict_rows
 from realm_jax.data.pairs import (
@@ -146,21 +147,22 @@ class _Dpr:
     yield from self._collator.shapes()
 
 
-class _Reading:
-  """Masked texts, each beside its own passage or the null document."""
+class _Filling:
+  """Joint rows with masks to be filled, each beside what it is given."""
 
-  def __init__(self, inputs: Inputs) -> None:
+  def __init__(
+    self, inputs: Inputs, dataset: grain.MapDataset, longest: int
+  ) -> None:
     run = inputs.run
     self.corpus = inputs.corpus
     self.probe: RecallProbe | None = None
-    self._inputs = inputs
-    self._dataset = reading_rows(run, inputs.tokenizer, inputs.corpus)
+    self._inputs, self._dataset = inputs, dataset
     self._share = run.batch_size // jax.process_count()
     num_parts = run.optimizer.accumulate_steps
     lengths = sample_lengths(self._dataset, "joint")
     self._packing = packing.plan(
       packing.simulate(lengths, self._share // num_parts),
-      run.lengths.joint,
+      longest,
       model_width=run.encoder.hidden_size,
       multiple=jax.local_device_count(),
       process_count=jax.process_count(),
@@ -179,6 +181,20 @@ class _Reading:
     first = self._inputs.stand_in(self._dataset)
     for joint in self._packing.shapes(self._share):
       yield {**first, "joint": joint}
+
+
+def _reading(inputs: Inputs) -> _Filling:
+  """Masked texts, each beside its own passage or the null document."""
+  run = inputs.run
+  rows = reading_rows(run, inputs.tokenizer, inputs.corpus)
+  return _Filling(inputs, rows, run.lengths.joint)
+
+
+def _closed_book(inputs: Inputs) -> _Filling:
+  """Questions beside the null document, with masks for the answer."""
+  run = inputs.run
+  rows = closed_book_rows(run, inputs.tokenizer, Questions(run.data.train))
+  return _Filling(inputs, rows, closed_book_length(run))
 
 
 class _Realm:
@@ -254,22 +270,23 @@ def open_stage(run: RunConfig) -> Stage:
         f"{name}.vocab_size ({bert.vocab_size}) is below the tokenizer's "
         f"{tokenizer.vocab_size} pieces ({run.data.tokenizer})."
       )
-  inputs = Inputs(run, tokenizer, corpus)
   if run.stage in ("dpr", "openqa") and not run.data.train:
     raise ValueError(
       "data.train must name questions, a JSONL file or tfds:<set>/<split>, got "
       "''."
     )
-  if run.stage == "ict":
-    return _Ict(inputs)
-  if run.stage == "dpr":
-    return _Dpr(inputs)
-  if run.stage == "mlm":
-    return _Reading(inputs)
-  if run.stage == "realm":
-    return _Realm(inputs)
-  return (
-    Bm25QaStage(inputs)
-    if run.openqa.retriever == "bm25"
-    else OpenQaStage(inputs)
-  )
+  opener = _STAGES.get(run.stage) or _QA_STAGES[run.openqa.retriever]
+  return opener(Inputs(run, tokenizer, corpus))
+
+
+_STAGES: dict[str, Callable[[Inputs], Stage]] = {
+  "ict": _Ict,
+  "dpr": _Dpr,
+  "mlm": _reading,
+  "realm": _Realm,
+}
+_QA_STAGES: dict[str, Callable[[Inputs], Stage]] = {
+  "dense": OpenQaStage,
+  "bm25": Bm25QaStage,
+  "none": _closed_book,
+}

@@ -343,6 +343,24 @@ def test_bm25_batches_hold_what_it_finds_with_its_scores(make_run, tiny_corpus):
   assert has_span.any()
 
 
+def test_closed_book_batches_hold_questions_and_masks_alone(
+  make_run, tiny_tokenizer
+):
+  run = make_run("openqa")
+  run = dataclasses.replace(
+    run, openqa=dataclasses.replace(run.openqa, retriever="none")
+  )
+  opened = stages.open_stage(run)
+  batch = opened.prepare(next(opened.batches()), None)
+
+  assert opened.probe is None and not run.searches
+  assert shapes(batch) in [shapes(each) for each in opened.shapes()]
+  assert sorted(batch) == ["joint", "positions", "target_mask", "targets"]
+  assert batch["targets"].shape == (8, run.openqa.max_span)
+  num_masks = (batch["joint"]["ids"] == tiny_tokenizer.mask_id).sum()
+  assert num_masks == batch["targets"].size
+
+
 def test_bm25_reads_the_passage_that_a_question_names_with_its_own_score(
   make_run, tiny_corpus, monkeypatch
 ):
