@@ -10,7 +10,6 @@ import functools
 from typing import Any
 
 import grain
-import jax
 from jaxtyping import Int, Int32
 import numpy as np
 
@@ -323,7 +322,12 @@ class PairCollator:
 
 def all_rows(grouped: TokenRows) -> TokenRows:
   """Returns rows [B, q, T] as rows [B * q, T]."""
-  return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), grouped)
+  length = grouped["ids"].shape[-1]
+  return TokenRows(
+    ids=grouped["ids"].reshape(-1, length),
+    segments=grouped["segments"].reshape(-1, length),
+    mask=grouped["mask"].reshape(-1, length),
+  )
 
 
 def _interleaved(groups: Sequence[np.ndarray]) -> np.ndarray:
