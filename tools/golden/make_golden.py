@@ -1,156 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records tiny Hugging Face models with inputs and outputs, for parity tests.
+"""Records Hugging Face models, or checks what is recorded, for parity tests.
 
-Run it by hand, in an environment of its own, when a case is added:
+    make golden                                              checks
+    .venv-golden/bin/python tools/golden/make_golden.py DIR  records
 
-  python -m venv /tmp/golden
-  /tmp/golden/bin/pip install -r tools/golden/requirements.txt
-  /tmp/golden/bin/python tools/golden/make_golden.py tests/models/golden
+A case is a folder as `save_pretrained` writes it, with random weights, and
 
-Each case is a folder as `save_pretrained` writes it (random weights) plus
-`golden.safetensors` with what went in and what came out.
+  golden.safetensors     inputs; outputs; outputs when dropout multiplies by
+                         1 + rate, as `scaled.<name>`
+  gradients.safetensors  of "loss", by the parameters' names; those of an input
+                         as `input.<name>`
 """
 
+import argparse
 import pathlib
 import sys
+import tempfile
 
-from safetensors.torch import save_file
+from cases import CASES, Case, Tensors, scaling_dropout
+import open_qa
+from safetensors.torch import load_file, save_file
 import torch
-from transformers import (
-  BertConfig,
-  BertForMaskedLM,
-  BertForPreTraining,
-  BertModel,
-  PreTrainedModel,
-)
-from transformers.models.deprecated.realm.configuration_realm import (
-  RealmConfig,
-)
 from transformers.models.deprecated.realm.modeling_realm import (
-  RealmEmbedder,
-  RealmKnowledgeAugEncoder,
   RealmReader,
+  RealmScorer,
 )
 
-ARCHITECTURE = {
-  "vocab_size": 40,
-  "hidden_size": 16,
-  "num_hidden_layers": 2,
-  "num_attention_heads": 4,
-  "intermediate_size": 24,
-  "max_position_embeddings": 14,
-  "type_vocab_size": 2,
-  "layer_norm_eps": 1e-12,
-}
-SPANS = {"span_hidden_size": 6, "max_span_width": 3, "reader_beam_size": 3}
-LENGTH = 12
-ROW_LENGTHS = (12, 7, 1)  # The last row holds nothing but [CLS].
+# Of recorded arrays, between machines. Weights and inputs are drawn, not
+# computed: they are equal to the bit.
+TOLERANCE = 1e-6
+_OPEN_QA = "realm_open_qa"  # See `open_qa`; without gradients.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_RECORDED = ("golden.safetensors", "gradients.safetensors")
 
 
-def inputs() -> dict[str, torch.Tensor]:
-  """Returns three rows of tokens, two of them padded."""
-  generator = torch.Generator().manual_seed(7)
-  ids = torch.randint(1, 40, (len(ROW_LENGTHS), LENGTH), generator=generator)
-  mask = torch.arange(LENGTH)[None] < torch.tensor(ROW_LENGTHS)[:, None]
-  segments = torch.arange(LENGTH)[None].expand(ids.shape) >= 4
-  return {
-    "input_ids": ids * mask,
-    "token_type_ids": (segments & mask).long(),
-    "attention_mask": mask.long(),
-  }
-
-
-def randomise(model: PreTrainedModel) -> None:
-  """Makes every parameter matter: none stays at zero or one."""
-  generator = torch.Generator().manual_seed(11)
-  with torch.no_grad():
-    for parameter in model.parameters():
-      noise = torch.randn(parameter.shape, generator=generator)
-      parameter.copy_(0.3 * noise)
-    for module in model.modules():
-      if isinstance(module, torch.nn.LayerNorm):
-        module.weight += 1.0
-  model.eval()
-
-
-def record(
-  folder: pathlib.Path,
-  model: PreTrainedModel,
-  arrays: dict[str, torch.Tensor],
-) -> None:
+def record(folder: pathlib.Path, case: Case) -> None:
   """Writes one case."""
-  model.save_pretrained(folder)
+  outputs = case.run()
+  outputs["loss"].backward()
+  gradients = {
+    name: parameter.grad
+    for name, parameter in case.model.named_parameters()
+    if parameter.grad is not None
+  } | {
+    f"input.{name}": value.grad
+    for name, value in case.inputs.items()
+    if value.grad is not None
+  }
+  with scaling_dropout(), torch.no_grad():
+    scaled = {f"scaled.{name}": value for name, value in case.run().items()}
+  # These two transformers can write as torch does only: there, one tensor may
+  # have two names.
+  shares = isinstance(case.model, RealmScorer | RealmReader)
+  case.model.save_pretrained(folder, safe_serialization=not shares)
+  (folder / "generation_config.json").unlink(missing_ok=True)
+  _save(folder / "golden.safetensors", case.inputs | outputs | scaled)
+  _save(folder / "gradients.safetensors", gradients)
+
+
+def _save(path: pathlib.Path, tensors: Tensors) -> None:
   # Clones: safetensors refuses tensors that share memory.
-  arrays = {name: value.clone() for name, value in arrays.items()}
-  save_file(arrays, folder / "golden.safetensors")
+  clones = {
+    name: value.detach().clone().contiguous() for name, value in tensors.items()
+  }
+  save_file(clones, path)
 
 
-def bert_cases(root: pathlib.Path) -> None:
-  """Three layouts of a BERT checkpoint, and two activations."""
-  for name, kind, activation in (
-    ("bert_model", BertModel, "gelu"),
-    ("bert_masked_lm", BertForMaskedLM, "gelu"),
-    ("bert_pretraining", BertForPreTraining, "gelu_new"),
-  ):
-    config = BertConfig(
-      **ARCHITECTURE, hidden_act=activation, attn_implementation="eager"
-    )
-    model = kind(config)
-    randomise(model)
-    rows = inputs()
-    output = model(**rows, output_hidden_states=True)
-    arrays = rows | {"states": output.hidden_states[-1]}
-    if kind is BertModel:
-      arrays["pooled"] = output.pooler_output
-    elif kind is BertForMaskedLM:
-      arrays["logits"] = output.logits
-    else:
-      arrays["logits"] = output.prediction_logits
-    record(root / name, model, arrays)
+def differences(made: pathlib.Path, committed: pathlib.Path) -> list[str]:
+  """Returns what differs between two folders of cases, a line each."""
+  found = []
+  for name in (*CASES, _OPEN_QA):
+    for file in (*_WEIGHTS, *_RECORDED):
+      place = f"{name}/{file}"
+      if not (made / place).exists():
+        continue  # A case has one of the two files of weights.
+      if not (committed / place).exists():
+        found.append(f"{place}: not committed")
+        continue
+      ours, theirs = _load(made / place), _load(committed / place)
+      if ours.keys() != theirs.keys():
+        found.append(f"{place}: {sorted(ours.keys() ^ theirs.keys())}")
+        continue
+      found += [
+        f"{place}: {key} differs by {error:.2g}"
+        for key in ours
+        if (error := _error(ours[key], theirs[key])) > TOLERANCE
+        or (file in _WEIGHTS and error > 0)
+      ]
+  return found
 
 
-def realm_cases(root: pathlib.Path) -> None:
-  """The embedder, the knowledge-augmented encoder and the reader."""
-  config = RealmConfig(
-    **ARCHITECTURE, **SPANS, retriever_proj_size=5, num_candidates=3
-  )
-  rows = inputs()
-  embedder = RealmEmbedder(config)
-  randomise(embedder)
-  vectors = embedder(**rows).projected_score
-  record(root / "realm_embedder", embedder, rows | {"vectors": vectors})
-
-  encoder = RealmKnowledgeAugEncoder(config)
-  randomise(encoder)
-  candidates = {name: value[None] for name, value in rows.items()}  # B = 1.
-  scores = torch.tensor([[0.3, -1.0, 0.5]])
-  labels = rows["input_ids"][:1]
-  mlm_mask = torch.zeros_like(labels)
-  mlm_mask[0, [2, 5]] = 1
-  output = encoder(
-    **candidates, relevance_score=scores, labels=labels, mlm_mask=mlm_mask
-  )
-  arrays = rows | {"scores": scores, "labels": labels, "mlm_mask": mlm_mask}
-  arrays |= {"logits": output.logits, "loss": output.loss}
-  record(root / "realm_encoder", encoder, arrays)
-
-  reader = RealmReader(config)
-  reader.cls = torch.nn.Identity()  # A masked-language head that it never uses.
-  randomise(reader)
-  block = (rows["token_type_ids"] == 1) & (rows["attention_mask"] == 1)
-  scores, starts, ends = reader.qa_outputs(reader.realm(**rows)[0], block)
-  arrays = rows | {"block_mask": block, "scores": scores}
-  arrays |= {"starts": starts, "ends": ends}
-  record(root / "realm_reader", reader, arrays)
+def _load(path: pathlib.Path) -> Tensors:
+  if path.suffix == ".bin":
+    return torch.load(path, weights_only=True)
+  return load_file(path)
 
 
-def main() -> None:
-  """Writes every case under the folder named on the command line."""
-  root = pathlib.Path(sys.argv[1])
-  with torch.no_grad():
-    bert_cases(root)
-    realm_cases(root)
+def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+  if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+    return float("inf")
+  scale = max(1.0, float(theirs.abs().max()))
+  return float((ours.double() - theirs.double()).abs().max()) / scale
+
+
+def main() -> int:
+  """Records every case, or with --check compares with what is there."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("folder", type=pathlib.Path)
+  parser.add_argument("--check", action="store_true")
+  args = parser.parse_args()
+  with tempfile.TemporaryDirectory() as temporary:
+    made = pathlib.Path(temporary) if args.check else args.folder
+    for name, case in CASES.items():
+      record(made / name, case())
+    recorded = open_qa.record(made / _OPEN_QA)
+    _save(made / _OPEN_QA / "golden.safetensors", recorded)
+    if not args.check:
+      return 0
+    found = differences(made, args.folder)
+  print(*found, sep="\n")
+  print(f"{len(CASES) + 1} cases, {len(found)} differences from {args.folder}")
+  return 1 if found else 0
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())
