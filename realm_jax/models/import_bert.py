@@ -7,7 +7,7 @@ Reads `config.json` and `model.safetensors` as `BertModel`, `BertForMaskedLM`,
 
 import functools
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 from flax import traverse_util
@@ -59,6 +59,7 @@ _IGNORED = (
   "cls.seq_relationship.weight",  # Next-sentence prediction: not in REALM.
   "cls.seq_relationship.bias",
 )
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _ACTIVATIONS = {
   "gelu": "gelu",
   "gelu_new": "gelu_tanh",
@@ -116,6 +117,31 @@ def load_bert(source: str, config: BertConfig) -> dict[str, Params]:
   check_architecture(folder / "config.json", config)
   tensors = _read_tensors(folder / "model.safetensors")
   return from_tensors(tensors, config, str(folder))
+
+
+class Checkpoint(NamedTuple):
+  """A checkpoint of an architecture that need not be known beforehand."""
+
+  folder: epath.Path
+  config: BertConfig
+  settings: dict[str, Any]  # `config.json`, as it stands.
+  tensors: dict[str, np.ndarray]  # By Hugging Face's names.
+
+
+def read_checkpoint(source: str) -> Checkpoint:
+  """Reads a checkpoint whose `config.json` says what it is.
+
+  Args:
+    source: a folder, or the name of a model on the Hugging Face hub.
+
+  Raises:
+    ValueError: no such checkpoint, or not BERT's.
+  """
+  folder = _folder(source)
+  settings = folder / "config.json"
+  config = BertConfig(**_read_architecture(settings))
+  tensors = _read_tensors(folder / "model.safetensors")
+  return Checkpoint(folder, config, json.loads(settings.read_text()), tensors)
 
 
 def from_tensors(
@@ -206,7 +232,8 @@ def _folder(source: str) -> epath.Path:
   try:
     return epath.Path(
       huggingface_hub.snapshot_download(
-        source, allow_patterns=["config.json", "model.safetensors"]
+        source,
+        allow_patterns=["config.json", "model.safetensors", *_TOKENIZER_FILES],
       )
     )
   except (OSError, ValueError) as error:

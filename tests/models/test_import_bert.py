@@ -248,7 +248,10 @@ def test_a_hub_name_is_fetched_without_pickles(
   assert set(imported) == {"bert", "pooler"}
   assert asked == {
     "name": "someone/tiny-bert",
-    "files": ["config.json", "model.safetensors"],
+    "files": [
+      *("config.json", "model.safetensors", "tokenizer.json"),
+      *("tokenizer_config.json", "vocab.txt"),
+    ],
   }
 
 
