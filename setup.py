@@ -57,6 +57,7 @@ setuptools.setup(
     "bench": ["faiss-cpu>=1.12,<2"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
     "gcs": ["gcsfs>=2026.9"],
+    "spacy": ["spacy>=3.8,<4"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "tf": ["tensorflow>=2.20"],
     "test": [

@@ -97,6 +97,55 @@ def _edit_corpus(args: list[str]) -> int:
   return 0
 
 
+def _tag_spans_flags() -> None:
+  flags.DEFINE_string(
+    "corpus", "", "Corpus directory whose passages are tagged."
+  )
+  flags.DEFINE_string(
+    "source", "", "Or documents to tag, as prepare-corpus reads them."
+  )
+  flags.DEFINE_string("output", None, "Folder to make.", required=True)
+  flags.DEFINE_string(
+    "tagger",
+    None,
+    "Folder or Hugging Face name of a BERT for token classification (CoNLL-"
+    "2003's labels, say), 'spacy:<pipeline>', or 'rules'.",
+    required=True,
+  )
+  flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Of the BERT's activations; bfloat16 is for accelerators.",
+  )
+  flags.DEFINE_integer(
+    "part_texts", 10_000, "Texts in each file.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "num_processes", 1, "How many processes share the work.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
+  )
+
+
+def _tag_spans(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.tagging import command
+
+  command.run(
+    source=FLAGS.source,
+    corpus=FLAGS.corpus,
+    output=FLAGS.output,
+    tagger=FLAGS.tagger,
+    dtype=FLAGS.dtype,
+    part_texts=FLAGS.part_texts,
+    process_id=FLAGS.process_id,
+    num_processes=FLAGS.num_processes,
+  )
+  return 0
+
+
 def _use_corpus_flags() -> None:
   _workdir_flag()
   flags.DEFINE_string(
@@ -321,6 +370,11 @@ COMMANDS = {
     "make a corpus with documents added, replaced and removed",
     _edit_corpus_flags,
     _edit_corpus,
+  ),
+  "tag-spans": Command(
+    "mark the names and dates of texts, for pre-training to mask",
+    _tag_spans_flags,
+    _tag_spans,
   ),
   "use-corpus": Command(
     "have a run go over to another corpus, training or not",

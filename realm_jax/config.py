@@ -105,9 +105,11 @@ class DataConfig:
 
   tokenizer: str = ""  # Folder or hub name.
   corpus: str = ""  # A PassageCorpus directory.
-  # realm, mlm: JSONL of {"text", "spans"?, "source_uid"?, "passage_uid"?}, or
-  # "" for the sentences of the corpus. dpr, openqa: JSONL of {"question",
-  # "answers", "passage_uid"?}; dpr trains on those that name a passage.
+  # realm, mlm: texts, of the corpus or of any other: JSONL of {"text",
+  # "spans"?, "source_uid"?, "passage_uid"?}, what `realm tag-spans` made, or
+  # TFDS' salient_span_wikipedia; "" for the corpus' own sentences. dpr,
+  # openqa: JSONL of {"question", "answers", "passage_uid"?}; dpr trains on
+  # those that name a passage.
   train: str = ""
   validation: str = ""  # Same format; probes retrieval at each index swap.
   reader_sees_title: bool = False  # REALM's reader sees the body alone.

@@ -76,5 +76,9 @@ def add_document(writer: CorpusWriter, encoded: EncodedDocument) -> int:
 def _passage_uid(document: Document, part: int, characters: str) -> str:
   if document.uid:
     return f"{document.uid}#{part}" if part else document.uid
-  digest = hashlib.sha1(f"{document.title}\n{characters}".encode())
-  return digest.hexdigest()
+  return content_uid(document.title, characters)
+
+
+def content_uid(title: str, text: str) -> str:
+  """Returns the uid of a passage whose document has none."""
+  return hashlib.sha1(f"{title}\n{text}".encode()).hexdigest()

@@ -39,9 +39,23 @@ def read_documents(source: str) -> Iterator[Document]:
 
     yield from factbook.read_factbook()
     return
-  paths = sorted(glob.glob(source)) or [source]
-  for path in paths:
+  for path in _paths(source):
     yield from _reader_of(path)(path)
+
+
+def source_files(source: str) -> list[list[str | int]]:
+  """Returns [name, bytes] of each file of a source, to know it again by.
+
+  Raises:
+    FileNotFoundError: no file has that name.
+  """
+  if source == "factbook":
+    return [[source, 0]]
+  return [[os.path.abspath(p), os.path.getsize(p)] for p in _paths(source)]
+
+
+def _paths(source: str) -> list[str]:
+  return sorted(glob.glob(source)) or [source]
 
 
 def _reader_of(path: str) -> Callable[[str], Iterator[Document]]:

@@ -25,7 +25,7 @@ from realm_jax.data import collate
 from realm_jax.data.candidates import Candidates, RealmCollator
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.masking import Masked, mask_pieces, pieces_of
-from realm_jax.data.pretrain import MaskedTexts
+from realm_jax.data.pretrain import MaskedTexts, sentence_of
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import Tokenizer, load_tokenizer
 from realm_jax.eval import retrieval
@@ -72,8 +72,12 @@ def read_spans(
   found = []
   for index in range(min(limit or len(texts), len(texts))):
     text = texts[index]
+    sentence = sentence_of(text, text.spans[0]) if text.spans else None
+    if sentence is None:
+      continue
+    text = sentence
     encoding = tokenizer.encode(text.text)[: run.lengths.query - 2]
-    if not text.spans or not len(pieces_of(encoding, text.spans[0])):
+    if not len(pieces_of(encoding, text.spans[0])):
       continue
     chosen, (start, end) = pieces_of(encoding, text.spans[0]), text.spans[0]
     gold_row = corpus.row_of(text.passage_uid) if text.passage_uid else None
