@@ -32,7 +32,8 @@ def _corpus_flags() -> None:
   flags.DEFINE_string(
     "source",
     None,
-    "What to read: 'factbook', a .jsonl, .parquet or .txt file (.gz too), or "
+    "What to read: 'factbook', a .jsonl, .parquet or .txt file (.gz too), a "
+    "MediaWiki dump (.xml, .xml.bz2), tfds:wikipedia/<config>/<split>, or "
     "ORQA's blocks.tfr with titles.tfr beside it.",
     required=True,
   )
@@ -55,6 +56,15 @@ def _corpus_flags() -> None:
   flags.DEFINE_integer(
     "max_pieces", 288, "Longest passage, title and special tokens included."
   )
+  flags.DEFINE_integer(
+    "workers", 0, "Processes that cut documents; 0: one a core.", lower_bound=0
+  )
+  flags.DEFINE_list(
+    "beam",
+    [],
+    "Cut them by an Apache Beam pipeline with these options instead, such as "
+    "--beam=--runner=FlinkRunner,--flink_master=host:8081.",
+  )
 
 
 def _prepare_corpus(args: list[str]) -> int:
@@ -67,6 +77,8 @@ def _prepare_corpus(args: list[str]) -> int:
     tokenizer_name=FLAGS.tokenizer,
     train_vocabulary=FLAGS.train_vocabulary,
     max_pieces=FLAGS.max_pieces,
+    workers=FLAGS.workers,
+    beam=FLAGS.beam,
   )
   return 0
 

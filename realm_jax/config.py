@@ -192,6 +192,9 @@ class RetrievalConfig:
   num_candidates: int = 8  # K, null document included.
   null_document: bool = True
   exclude_own: bool = True  # Drop the passage that the text was taken from.
+  # Drop passages, too, that hold at least this share of a text's runs of 5
+  # pieces: text cut elsewhere, or printed twice. 0, as published: none.
+  exclude_overlap: float = 0.0
   marginal: Literal["per_mask", "joint"] = "per_mask"
   # scann: in host memory. device: exact, on the accelerators. exact: NumPy.
   backend: Literal["scann", "device", "exact"] = "scann"
@@ -205,6 +208,11 @@ class RetrievalConfig:
       self.num_candidates >= 2,
       f"retrieval.num_candidates ({self.num_candidates}) must be at least 2: "
       "one passage beside the null document.",
+    )
+    _require(
+      0 <= self.exclude_overlap <= 1,
+      f"retrieval.exclude_overlap ({self.exclude_overlap}) is a share of a "
+      "text, from 0 (drop none) to 1.",
     )
     _require(
       self.lookahead >= 1,

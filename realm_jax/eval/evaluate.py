@@ -24,6 +24,7 @@ _LABELS = {
   "open_book_exact_match": "span exact match, open book",
   "closed_book_exact_match": "span exact match, null document only",
   "retrieval_utility": "retrieval utility, nats a span",
+  "own_words": "candidates that hold the text's own words",
 }
 
 

@@ -69,7 +69,8 @@ def tag_spans(
     OSError: it cannot be written.
   """
   folder = pathlib.Path(output)
-  _claim(folder, {**facts, "part_texts": part_texts}, tagger)
+  asked = {"format": FORMAT, "tagger": tagger.fingerprint, **facts}
+  files.claim(folder / SETTINGS, {**asked, "part_texts": part_texts})
   stream = iter(texts)
   num_parts = num_texts = 0
   for number in itertools.count():
@@ -107,28 +108,6 @@ def read_texts(source: str, corpus: str) -> Iterator[Document]:
     rows = range(first, min(first + _ROWS_AT_ONCE, len(opened)))
     for passage in opened.passages(rows):
       yield Document(title=passage.title, text=passage.text, uid=passage.uid)
-
-
-def _claim(
-  folder: pathlib.Path, facts: dict[str, Any], tagger: SentenceTagger
-) -> None:
-  asked = {"format": FORMAT, "tagger": tagger.fingerprint, **facts}
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / SETTINGS
-  if not path.exists():
-    files.write_whole(path, json.dumps(asked, indent=2, sort_keys=True))
-    return
-  begun = json.loads(path.read_text())
-  differing = [
-    f"{name}: {begun.get(name)!r} there, {asked.get(name)!r} now"
-    for name in sorted({*begun, *asked})
-    if begun.get(name) != asked.get(name)
-  ]
-  if differing:
-    raise ValueError(
-      f"{folder} was begun otherwise ({'; '.join(differing)}). Ask for the "
-      "same, or choose another --output."
-    )
 
 
 def _tagged(part: Sequence[Document], tagger: SentenceTagger) -> Iterator[str]:

@@ -106,7 +106,11 @@ def realm_loss(run: RunConfig) -> LossFn:
       doc_log_probs, log_probs, keep, run.retrieval.marginal
     )
     null = mlm.span_log_likelihood(log_probs[:, 0], keep)
-    return _marginal_sums(run, marginal, null, doc_log_probs, keep)
+    others = batch["candidate_mask"][:, 1:]
+    return {
+      **_marginal_sums(run, marginal, null, doc_log_probs, keep),
+      "retrieval/own_words": _sum(batch["own_words"][:, 1:], others),
+    }
 
   return loss
 

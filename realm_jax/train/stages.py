@@ -13,8 +13,10 @@ from realm_jax.data import packing
 from realm_jax.data.batches import sample_lengths
 from realm_jax.data.candidates import RealmCollator, choose_candidates
 from realm_jax.data.closed_book import closed_book_length, closed_book_rows
+from realm_jax.data.collate import NULL_ROW
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.ict import ict_rows
+from realm_jax.data.own_words import held_shares
 from realm_jax.data.pairs import (
   PairCollator,
   all_rows,
@@ -236,13 +238,19 @@ class _Realm:
 
   def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
     assert index is not None  # A stage with a probe is given one.
-    num_candidates = self._inputs.run.retrieval.num_candidates
+    retrieval = self._inputs.run.retrieval
     # K, not K - 1: one of them may be the text's own passage.
-    found = self._searcher.search(examples["query"], index, num_candidates)
+    num_found = retrieval.num_candidates
+    if retrieval.exclude_overlap:
+      num_found *= 2  # Several may hold its words.
+    ids = self._searcher.search(examples["query"], index, num_found).ids
+    if retrieval.exclude_overlap:
+      held = held_shares(examples, self._inputs.tokenizer, index.corpus, ids)
+      ids = np.where(held < retrieval.exclude_overlap, ids, NULL_ROW)
     source_rows = self.corpus.rows_in(index.corpus, examples["source_row"])
-    if not self._inputs.run.retrieval.exclude_own:
-      source_rows = np.full_like(source_rows, -1)
-    chosen = choose_candidates(found.ids, source_rows, num_candidates)
+    if not retrieval.exclude_own:
+      source_rows = np.full_like(source_rows, NULL_ROW)
+    chosen = choose_candidates(ids, source_rows, retrieval.num_candidates)
     return self._collator.over(index.corpus)(examples, chosen)
 
   def shapes(self) -> Iterator[Batch]:

@@ -109,6 +109,40 @@ def test_realm_batches_have_announced_shapes_and_no_own_passage(
     assert batch["candidate_mask"].all()
 
 
+class _FirstRows:
+  """Finds the first passages of the corpus, whatever is asked."""
+
+  def search(self, queries, k):
+    ids = np.tile(np.arange(k, dtype=np.int32), (len(queries), 1))
+    return Neighbors(ids, np.zeros(ids.shape, np.float32))
+
+
+def test_the_leak_is_told_and_stopped_on_request(
+  make_run, version, tiny_corpus, tmp_path
+):
+  """Texts of the corpus' first passages, which no uid says they are of."""
+  texts = [tiny_corpus.passage(row).text for row in range(3)]
+  path = tmp_path / "texts.jsonl"
+  path.write_text("\n".join(json.dumps({"text": text}) for text in texts * 8))
+  object.__setattr__(version, "index", _FirstRows())
+  run = make_run("realm")
+  run = dataclasses.replace(
+    run, data=dataclasses.replace(run.data, train=str(path))
+  )
+
+  def batch(**retrieval):
+    changed = dataclasses.replace(run.retrieval, num_candidates=4, **retrieval)
+    opened = stages.open_stage(dataclasses.replace(run, retrieval=changed))
+    return opened.prepare(next(opened.batches()), version)
+
+  leaking, clean = batch(), batch(exclude_overlap=0.5)
+  # Of three candidates, one is the text itself.
+  assert (leaking["own_words"].sum(axis=1) >= 1).all()
+  assert not leaking["own_words"][:, 0].any()
+  assert not clean["own_words"].any()
+  assert clean["candidate_mask"].all()  # The next ones took their places.
+
+
 def test_search_on_the_devices_makes_the_same_batches_as_exact_search(
   make_run, version
 ):
