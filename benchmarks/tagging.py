@@ -96,7 +96,7 @@ def main(_: list[str]) -> None:
   sentences = make_sentences(_SENTENCES.value)
   with tempfile.TemporaryDirectory() as name:
     num_weights = write_classifier(pathlib.Path(name), sentences)
-    tagger = BertTagger(name, dtype=_DTYPE.value)
+    tagger = BertTagger(name, dtype=_DTYPE.value)  # type: ignore[arg-type]
     num_pieces = sum(map(len, load_tokenizer(name).encode_batch(sentences)))
   tagger.tag(sentences)  # Compiles every shape.
   found = _timed("tag", lambda: tagger.tag(sentences), len(sentences))
