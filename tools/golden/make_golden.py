@@ -21,6 +21,7 @@ from cases import CASES, Case, Tensors, scaling_dropout
 import open_qa
 from safetensors.torch import load_file, save_file
 import torch
+from transformers import logging
 from transformers.models.deprecated.realm.modeling_realm import (
   RealmReader,
   RealmScorer,
@@ -99,8 +100,9 @@ def _load(path: pathlib.Path) -> Tensors:
 def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
   if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
     return float("inf")
+  ours, theirs = ours.double(), theirs.double()
   scale = max(1.0, float(theirs.abs().max()))
-  return float((ours.double() - theirs.double()).abs().max()) / scale
+  return float((ours - theirs).abs().max()) / scale
 
 
 def main() -> int:
@@ -109,6 +111,7 @@ def main() -> int:
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("--check", action="store_true")
   args = parser.parse_args()
+  logging.set_verbosity_error()  # Of transformers, about BERT's `generate`.
   with tempfile.TemporaryDirectory() as temporary:
     made = pathlib.Path(temporary) if args.check else args.folder
     for name, case in CASES.items():

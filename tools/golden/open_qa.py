@@ -33,15 +33,16 @@ LONGEST = 40  # Of question and block together: some blocks are cut.
 
 
 def _blocks() -> list[str]:
+  """Texts without articles: alone, these are no answer to our evaluation."""
   blocks = []
   for i in range(3 * len(NAMES)):
     name, other = NAMES[i % 8], NAMES[(3 * i + i // 8) % 8]
     blocks.append(
       (
-        f"The capital of {name}dia is {other}ton.",
+        f"{name}dia has {other}ton for its capital.",
         f"{name}dia became free in 18{10 + i}, and has {i} rivers.",
-        f"There are {i} rivers. In {name}dia the land is free, and the "
-        f"capital, {other}ton, has become the capital in 18{10 + i}.",
+        f"There are {i} rivers. In {name}dia land is free, and its capital, "
+        f"{other}ton, has become that in 18{10 + i}.",
       )[i // 8]
     )
   return blocks
@@ -79,6 +80,8 @@ def record(folder: pathlib.Path) -> Tensors:
     }
   )
   model = randomise(RealmForOpenQA(config, retriever))
+  with torch.no_grad():  # One span stands out, as after training.
+    model.reader.qa_outputs.dense_output.weight *= 10
   generator = torch.Generator().manual_seed(13)
   model.block_emb.copy_(torch.randn(model.block_emb.shape, generator=generator))
   # As the released ones are: `safe_serialization` refuses shared tensors.
