@@ -6,6 +6,7 @@ import glob
 import itertools
 import os
 import pathlib
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,8 @@ from realm_jax.data.tfrecord import read_records
 
 _PARQUET_ROWS = 1024
 _FACTBOOK = "factbook"
+# Wikipedia names the parts of a dump by their pages.
+_DUMP = re.compile(r"(.*\.xml)(?:-p\d+p\d+)?(?:\.bz2)?$")
 _TFDS_WIKIPEDIA = f"{PREFIX}wikipedia"
 
 
@@ -113,8 +116,8 @@ def _read_tfds(name: str) -> Iterator[Document]:
 
 def _reader_of(path: str) -> Callable[[str], Iterator[Raw]]:
   plain = path.removesuffix(".gz")
-  if ".xml" in plain:
-    plain = plain.removesuffix(".bz2")
+  if dump := _DUMP.match(plain):
+    plain = dump[1]
   for ending, reader in _READERS.items():
     if plain.endswith(ending):
       return reader

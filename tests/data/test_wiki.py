@@ -64,7 +64,7 @@ _PAGES = [
 
 @pytest.mark.parametrize(
   ("name", "streams"),
-  [("d.xml", 1), ("d.xml.gz", 1), ("d.xml.bz2", 1), ("d.xml.bz2", 4)],
+  [("d.xml", 1), ("d.xml.gz", 1), ("d.xml.bz2", 1), ("d1.xml-p1p11.bz2", 4)],
 )
 def test_articles_come_as_documents(tmp_path, name, streams):
   write_dump(tmp_path / name, _PAGES, streams)
