@@ -114,6 +114,7 @@ class Workload:
       "passages": self._pack(rng, self._passages, passage, title, rung),
       "joints": self._pack(rng, self._joints, joint, heads, rung),
       "candidate_mask": np.ones(lengths.joint.shape, bool),
+      "own_words": np.zeros(lengths.joint.shape, bool),
       "positions": np.sort(positions, axis=1).astype(np.int32),
       "targets": self._words(rng, shape),
       "target_mask": np.ones(shape, bool),

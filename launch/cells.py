@@ -43,7 +43,7 @@ class Cells:
     self._table, self._workdir = table, pathlib.Path(workdir)
     self._stages = {
       (name, seed): tasks.training(
-        self._resolved(run, seed), self._stage(name, seed)
+        self._resolved(run, self._seed(name, seed)), self._stage(name, seed)
       )
       for seed in table.seeds
       for name, run in table.stages.items()
@@ -59,6 +59,8 @@ class Cells:
     with tasks.alone(self._workdir) as held:
       for seed in self._table.seeds:
         for name in self._table.rows:
+          if seed not in self._table.seeds_of(name):
+            continue
           for task in self._needed(name, seed):
             task.run(held)
           cells.append(self._cell(name, seed))
@@ -96,12 +98,19 @@ class Cells:
     )
     return dataclasses.replace(run, seed=seed, init=init)
 
+  def _seed(self, stage: str, seed: int) -> int:
+    return self._table.seeds[0] if stage in self._table.once else seed
+
   def _stage(self, name: str, seed: int) -> pathlib.Path:
-    return self._workdir / "stages" / f"{name}-{seed}"
+    return self._workdir / "stages" / f"{name}-{self._seed(name, seed)}"
 
   def _needed(self, name: str, seed: int) -> Iterator[Task]:
-    for stage in self._table.chain(self._table.rows[name].stage):
+    last = self._table.rows[name].stage
+    for stage in self._table.chain(last):
       yield self._stages[stage, seed]
+    run = self._table.stages[last]
+    if run.has_retriever and not run.searches:
+      yield tasks.indexing(self._stage(last, seed))
     yield self._evaluation(name, seed)
 
   def _evaluation(self, name: str, seed: int) -> Task:

@@ -5,8 +5,8 @@
 
 takes the flags of `realm train`, and two of its own: `--trainers=n` starts n
 processes that train the run together, on the CPU; `--builders=n` starts so
-many builders that share the work. What searches no index (ict, dpr, mlm, BM25)
-gets no builder.
+many builders that share the work. What searches no index (ict, dpr, mlm, BM25,
+closed book) gets no builder.
 
 The first trainer has the terminal; the others write to
 `<workdir>/trainer-1.log` and so on, builders to `<workdir>/builder.log`,

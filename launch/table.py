@@ -26,6 +26,7 @@ class Row:
   label: str
   stage: str  # Its name in `Table.stages`.
   flags: tuple[str, ...] = ()  # Of `realm evaluate`, beyond the usual ones.
+  seeds: tuple[int, ...] = ()  # Those of the table's that it has; () for all.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Table:
   stages: Mapping[str, RunConfig]
   rows: Mapping[str, Row]
   seeds: tuple[int, ...] = (0,)
+  once: tuple[str, ...] = ()  # Stages that all seeds share: the first trains.
 
   def __post_init__(self) -> None:
     if not self.questions:
@@ -52,6 +54,25 @@ class Table:
       if row.stage not in self.stages:
         raise ValueError(_unknown(row.stage, f"Row {name!r}", self.stages))
       self.chain(row.stage)
+      if not set(row.seeds) <= set(self.seeds):
+        raise ValueError(
+          f"Row {name!r} has the seeds {row.seeds}, and the table {self.seeds}."
+        )
+    for name in self.once:
+      self._check_shared(name)
+
+  def _check_shared(self, name: str) -> None:
+    if name not in self.stages:
+      raise ValueError(_unknown(name, "once", self.stages))
+    others = [stage for stage in self.chain(name) if stage not in self.once]
+    if others:
+      raise ValueError(
+        f"once names {name!r}, which starts from {others}: name those as well."
+      )
+
+  def seeds_of(self, row: str) -> tuple[int, ...]:
+    """Returns the seeds that a row is scored with."""
+    return self.rows[row].seeds or self.seeds
 
   def chain(self, stage: str) -> tuple[str, ...]:
     """Returns the stages to train for one, in order, itself the last.
@@ -103,6 +124,7 @@ def parse(raw: ml_collections.ConfigDict) -> Table:
       name: _named(name, _to_row, each) for name, each in found["rows"].items()
     },
     seeds=tuple(found["seeds"]),
+    once=tuple(found["once"]),
   )
 
 
@@ -115,7 +137,9 @@ def sources(run: RunConfig) -> Iterator[str]:
 
 def _to_row(raw: dict[str, Any]) -> Row:
   row = Row(**raw)
-  return dataclasses.replace(row, flags=tuple(row.flags))
+  return dataclasses.replace(
+    row, flags=tuple(row.flags), seeds=tuple(row.seeds)
+  )
 
 
 def _named(name: str, make: Any, raw: Any) -> Any:

@@ -113,6 +113,17 @@ def training(
   )
 
 
+def indexing(workdir: pathlib.Path) -> Task:
+  """Returns the task that indexes a stage which trained without an index."""
+  command = realm("build-index", workdir=workdir)
+  return Task(
+    command=command,
+    what={"command": command[1:]},  # Whichever Python runs it.
+    record=workdir.with_name(f"{workdir.name}.index.json"),
+    made=workdir / "index",
+  )
+
+
 def evaluating(
   workdir: pathlib.Path,
   questions: str,

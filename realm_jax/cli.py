@@ -21,6 +21,7 @@ class Command:
   summary: str
   define_flags: Callable[[], None]
   run: Callable[[list[str]], int]
+  computes: bool = False  # By JAX, batch after batch.
 
 
 def _workdir_flag() -> None:
@@ -31,7 +32,8 @@ def _corpus_flags() -> None:
   flags.DEFINE_string(
     "source",
     None,
-    "What to read: 'factbook', a .jsonl, .parquet or .txt file (.gz too), or "
+    "What to read: 'factbook', a .jsonl, .parquet or .txt file (.gz too), a "
+    "MediaWiki dump (.xml, .xml.bz2), tfds:wikipedia/<config>/<split>, or "
     "ORQA's blocks.tfr with titles.tfr beside it.",
     required=True,
   )
@@ -54,6 +56,15 @@ def _corpus_flags() -> None:
   flags.DEFINE_integer(
     "max_pieces", 288, "Longest passage, title and special tokens included."
   )
+  flags.DEFINE_integer(
+    "workers", 0, "Processes that cut documents; 0: one a core.", lower_bound=0
+  )
+  flags.DEFINE_list(
+    "beam",
+    [],
+    "Cut them by an Apache Beam pipeline with these options instead, such as "
+    "--beam=--runner=FlinkRunner,--flink_master=host:8081.",
+  )
 
 
 def _prepare_corpus(args: list[str]) -> int:
@@ -66,6 +77,8 @@ def _prepare_corpus(args: list[str]) -> int:
     tokenizer_name=FLAGS.tokenizer,
     train_vocabulary=FLAGS.train_vocabulary,
     max_pieces=FLAGS.max_pieces,
+    workers=FLAGS.workers,
+    beam=FLAGS.beam,
   )
   return 0
 
@@ -132,6 +145,55 @@ def _import(args: list[str]) -> int:
   return 0
 
 
+def _tag_spans_flags() -> None:
+  flags.DEFINE_string(
+    "corpus", "", "Corpus directory whose passages are tagged."
+  )
+  flags.DEFINE_string(
+    "source", "", "Or documents to tag, as prepare-corpus reads them."
+  )
+  flags.DEFINE_string("output", None, "Folder to make.", required=True)
+  flags.DEFINE_string(
+    "tagger",
+    None,
+    "Folder or Hugging Face name of a BERT for token classification (CoNLL-"
+    "2003's labels, say), 'spacy:<pipeline>', or 'rules'.",
+    required=True,
+  )
+  flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Of the BERT's activations; bfloat16 is for accelerators.",
+  )
+  flags.DEFINE_integer(
+    "part_texts", 10_000, "Texts in each file.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "num_processes", 1, "How many processes share the work.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
+  )
+
+
+def _tag_spans(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.tagging import command
+
+  command.run(
+    source=FLAGS.source,
+    corpus=FLAGS.corpus,
+    output=FLAGS.output,
+    tagger=FLAGS.tagger,
+    dtype=FLAGS.dtype,
+    part_texts=FLAGS.part_texts,
+    process_id=FLAGS.process_id,
+    num_processes=FLAGS.num_processes,
+  )
+  return 0
+
+
 def _use_corpus_flags() -> None:
   _workdir_flag()
   flags.DEFINE_string(
@@ -178,9 +240,6 @@ def _train_flags() -> None:
 
 def _train(args: list[str]) -> int:
   _no_more(args)
-  from realm_jax import allocator
-
-  allocator.keep_freed_memory()
   from realm_jax import config, hosts, workdir
   from realm_jax.train import loop, stop
 
@@ -239,8 +298,9 @@ def _evaluate_flags() -> None:
   flags.DEFINE_enum(
     "retriever",
     "",
-    ["", "dense", "bm25", "hybrid"],
-    "What finds passages for questions; by default what the run trained with.",
+    ["", "dense", "bm25", "hybrid", "gold"],
+    "What finds passages for questions; by default what the run trained with. "
+    "'gold' has the reader read those that questions name.",
   )
   _read_flag()
 
@@ -298,7 +358,7 @@ def _read_flag() -> None:
 def _ask(args: list[str]) -> int:
   from realm_jax.eval import open_qa
 
-  answerer = open_qa.QuestionAnswerer.open(
+  answerer = open_qa.open_answerer(
     FLAGS.workdir, corpus=FLAGS.corpus, read=FLAGS.read
   )
   answers = answerer.answer(args) if args else answerer.converse(_questions())
@@ -393,6 +453,12 @@ COMMANDS = {
     "make a finished run of published models, passages and vectors",
     _import_flags,
     _import,
+    computes=True,
+  ),
+  "tag-spans": Command(
+    "mark the names and dates of texts, for pre-training to mask",
+    _tag_spans_flags,
+    _tag_spans,
   ),
   "use-corpus": Command(
     "have a run go over to another corpus, training or not",
@@ -403,17 +469,22 @@ COMMANDS = {
     "train a stage (ict, dpr, mlm, realm, openqa), or go on with it",
     _train_flags,
     _train,
+    computes=True,
   ),
   "build-index": Command(
     "embed the corpus from the newest checkpoint and publish an index",
     _build_index_flags,
     _build_index,
+    computes=True,
   ),
   "index": Command(
     "list, verify or prune a run's index versions", _workdir_flag, _index
   ),
   "evaluate": Command(
-    "score a run on questions or on masked texts", _evaluate_flags, _evaluate
+    "score a run on questions or on masked texts",
+    _evaluate_flags,
+    _evaluate,
+    computes=True,
   ),
   "table": Command(
     "train and score the rows of a table, or go on with it",
@@ -424,6 +495,7 @@ COMMANDS = {
     "answer questions, with evidence: those given, or one a line of the input",
     _ask_flags,
     _ask,
+    computes=True,
   ),
   "export": Command(
     "write a run's models and vectors for other programs",
@@ -472,6 +544,10 @@ def _guarded(name: str, command: Command, args: list[str]) -> int:
     absl_logging.DEBUG if FLAGS.verbosity > 0 else absl_logging.ERROR
   )
   logging.getLogger("realm_jax").setLevel(logging.INFO)
+  if command.computes:
+    from realm_jax import allocator
+
+    allocator.keep_freed_memory()
   try:
     return command.run(args)
   except (ValueError, OSError, ImportError) as error:

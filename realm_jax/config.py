@@ -105,9 +105,11 @@ class DataConfig:
 
   tokenizer: str = ""  # Folder or hub name.
   corpus: str = ""  # A PassageCorpus directory.
-  # realm, mlm: JSONL of {"text", "spans"?, "source_uid"?, "passage_uid"?}, or
-  # "" for the sentences of the corpus. dpr, openqa: JSONL of {"question",
-  # "answers", "passage_uid"?}; dpr trains on those that name a passage.
+  # realm, mlm: texts, of the corpus or of any other: JSONL of {"text",
+  # "spans"?, "source_uid"?, "passage_uid"?}, what `realm tag-spans` made, or
+  # TFDS' salient_span_wikipedia; "" for the corpus' own sentences. dpr,
+  # openqa: JSONL of {"question", "answers", "passage_uid"?}; dpr trains on
+  # those that name a passage.
   train: str = ""
   validation: str = ""  # Same format; probes retrieval at each index swap.
   reader_sees_title: bool = False  # REALM's reader sees the body alone.
@@ -129,8 +131,23 @@ class DprConfig:
   # the batch's others. Above 0, a builder refreshes that index.
   negatives: int = 0
   search: int = 50  # Passages found, of which those are the best wrong ones.
+  # Questions of one passage that are asked together; batch_size counts the
+  # passages. Embedding those is most of the work, and is done once for all.
+  questions: int = 1
+  # Passages of one title that a batch has side by side, where there are so
+  # many: hard negatives of each other that take no index.
+  same_title: int = 1
 
   def __post_init__(self) -> None:
+    for name in ("questions", "same_title"):
+      value = getattr(self, name)
+      _require(value > 0, f"dpr.{name} must be positive, got {value}.")
+    _require(
+      self.questions == 1 or self.negatives == 0,
+      f"dpr.negatives ({self.negatives}) are a question's own, and several "
+      f"(dpr.questions: {self.questions}) are asked of a passage: set one of "
+      "them to its default.",
+    )
     _require(
       0 <= self.negatives < self.search,
       f"dpr.negatives ({self.negatives}) must be in 0..{self.search - 1}: "
@@ -175,6 +192,9 @@ class RetrievalConfig:
   num_candidates: int = 8  # K, null document included.
   null_document: bool = True
   exclude_own: bool = True  # Drop the passage that the text was taken from.
+  # Drop passages, too, that hold at least this share of a text's runs of 5
+  # pieces: text cut elsewhere, or printed twice. 0, as published: none.
+  exclude_overlap: float = 0.0
   marginal: Literal["per_mask", "joint"] = "per_mask"
   # scann: in host memory. device: exact, on the accelerators. exact: NumPy.
   backend: Literal["scann", "device", "exact"] = "scann"
@@ -188,6 +208,11 @@ class RetrievalConfig:
       self.num_candidates >= 2,
       f"retrieval.num_candidates ({self.num_candidates}) must be at least 2: "
       "one passage beside the null document.",
+    )
+    _require(
+      0 <= self.exclude_overlap <= 1,
+      f"retrieval.exclude_overlap ({self.exclude_overlap}) is a share of a "
+      "text, from 0 (drop none) to 1.",
     )
     _require(
       self.lookahead >= 1,
@@ -298,11 +323,12 @@ class OpenQaConfig:
   """Span question answering (ORQA sections 4-5)."""
 
   # dense: by the retriever's towers. bm25: by words, for comparison; then only
-  # the reader is trained, beside passages that BM25 scores.
-  retriever: Literal["dense", "bm25"] = "dense"
+  # the reader is trained, beside passages that BM25 scores. none: closed book,
+  # for comparison; the encoder fills in the answer beside the null document.
+  retriever: Literal["dense", "bm25", "none"] = "dense"
   beam: int = 5000  # C: passages in the retriever's loss.
   read: int = 5  # R: passages that the reader reads.
-  max_span: int = 10  # W: widest answer, in word pieces.
+  max_span: int = 10  # W: widest answer, in pieces; closed book, with its end.
   span_width: int = 256  # Width of the start and of the end projection.
   # Training reads the passage that a question names, though it was not found,
   # in the last one's place: the reader learns while the retriever misses. Off
@@ -346,7 +372,8 @@ class InitConfig:
   """
 
   retriever: str = ""
-  encoder: str = ""  # For openqa: of the reader's BERT.
+  # For openqa: a reader, or an encoder for its BERT; closed book, all of that.
+  encoder: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -412,6 +439,11 @@ class RunConfig:
     return self.stage != "mlm"
 
   @property
+  def is_closed_book(self) -> bool:
+    """Whether questions are answered without any passage."""
+    return self.openqa.retriever == "none"
+
+  @property
   def searches(self) -> bool:
     """Whether steps search an index of vectors, which a builder makes."""
     if self.stage == "dpr":
@@ -434,6 +466,20 @@ def _check_retriever(run: RunConfig) -> None:
     f"openqa.retriever={chosen!r} has no parameters: leave init.retriever "
     f"({run.init.retriever!r}) empty and openqa.train_documents "
     f"({run.openqa.train_documents}) off.",
+  )
+  if not run.is_closed_book:
+    return
+  _require(
+    not run.openqa.read_gold,
+    "openqa.retriever='none' reads no passage: leave openqa.read_gold "
+    f"({run.openqa.read_gold}) off.",
+  )
+  needed = run.lengths.query + run.openqa.max_span + 1
+  _require(
+    needed <= run.lengths.joint,
+    f"lengths.joint ({run.lengths.joint}) must be at least {needed}: closed "
+    f"book, the question (lengths.query, {run.lengths.query}) is followed by "
+    f"openqa.max_span ({run.openqa.max_span}) masks and the null document.",
   )
 
 

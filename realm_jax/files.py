@@ -6,11 +6,13 @@ that are written and replaced at once, and listings that show each write. What
 differs between the two is here; all else uses `epath.Path` for both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
+from typing import Any
 import uuid
 
 from etils import epath
@@ -41,6 +43,35 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     return
   with new_file(pathlib.Path(path)) as own:
     own.write_bytes(data)
+
+
+def claim(path: pathlib.Path, asked: Mapping[str, Any]) -> None:
+  """Notes what a folder's work is, or finds the same noted.
+
+  Args:
+    path: of the note, in the folder, which is made.
+    asked: JSON; what must be the same for work to be gone on with.
+
+  Raises:
+    ValueError: it was begun otherwise; names each difference.
+    OSError: it cannot be written.
+  """
+  asked = json.loads(json.dumps(asked))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if not path.exists():
+    write_whole(path, json.dumps(asked, indent=2, sort_keys=True))
+    return
+  begun = json.loads(path.read_text())
+  differing = [
+    f"{name}: {begun.get(name)!r} there, {asked.get(name)!r} now"
+    for name in sorted({*begun, *asked})
+    if begun.get(name) != asked.get(name)
+  ]
+  if differing:
+    raise ValueError(
+      f"{path.parent} was begun otherwise ({'; '.join(differing)}). Ask for "
+      "the same, remove it, or choose another --output."
+    )
 
 
 @contextlib.contextmanager

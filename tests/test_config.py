@@ -57,6 +57,11 @@ def test_a_field_can_be_overridden_like_a_flag_does():
     ({"encoder": {"num_heads": 7}}, "must be a multiple of num_heads"),
     ({"batch_size": 0}, "batch_size must be positive, got 0"),
     ({"dpr": {"negatives": 50}}, r"dpr.negatives \(50\) must be in 0..49"),
+    ({"dpr": {"same_title": 0}}, "dpr.same_title must be positive, got 0"),
+    (
+      {"dpr": {"negatives": 1, "questions": 2}},
+      r"dpr.negatives \(1\) are a question's own",
+    ),
     ({"optimizer": {"accumulate_steps": 0}}, "must be positive, got 0"),
     (
       {"batch_size": 8, "optimizer": {"accumulate_steps": 3}},
@@ -188,6 +193,27 @@ def test_differences_name_dotted_keys_with_both_values():
 def test_what_bm25_does_not_go_with_is_refused(fields, message):
   run = RunConfig(stage="openqa", openqa=config.OpenQaConfig(retriever="bm25"))
   assert not run.searches and not run.has_retriever
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(run, **fields)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"stage": "mlm"}, "choice of stage 'openqa', and the stage is 'mlm'"),
+    (
+      {"openqa": config.OpenQaConfig(retriever="none", read_gold=True)},
+      r"reads no passage: leave openqa\.read_gold \(True\) off",
+    ),
+    (
+      {"lengths": config.LengthConfig(query=96, joint=106)},
+      r"lengths\.joint \(106\) must be at least 107",
+    ),
+  ],
+)
+def test_what_closed_book_does_not_go_with_is_refused(fields, message):
+  run = RunConfig(stage="openqa", openqa=config.OpenQaConfig(retriever="none"))
+  assert run.is_closed_book and not run.searches and not run.has_retriever
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(run, **fields)
 

@@ -17,6 +17,7 @@ LAYERS = (
   ("models",),
   ("objectives",),
   ("data",),
+  ("tagging",),
   ("index",),
   ("train",),
   ("eval",),

@@ -22,6 +22,7 @@ from experiments.squad_open.stages import LENGTHS, SIZES
 from experiments.squad_open.table import table
 from launch.cells import Cells
 from launch.processes import Processes
+from launch.table import Row
 from realm_jax.train.stop import STOPPED_EXIT_CODE
 
 LAST = "qa_dpr_realm"
@@ -64,9 +65,12 @@ def main(argv: list[str]) -> int:
   try:
     prepare(args.data, args.directory)
     if not args.prepare_only:
-      chosen = table(args.size, directory, args.data)
-      stages = Cells(dataclasses.replace(chosen, seeds=(args.seed,)), directory)
-      stages.train(LAST, args.seed, args.directory)
+      whole = table(args.size, directory, args.data)
+      row = Row(label="", stage=LAST)
+      chosen = dataclasses.replace(
+        whole, seeds=(args.seed,), rows={"last": row}
+      )
+      Cells(chosen, directory).train(LAST, args.seed, args.directory)
       print(f"Trained: realm evaluate --workdir={directory} --questions=…")
   except (ValueError, OSError) as error:
     print(f"make squad-open: {error}", file=sys.stderr)

@@ -4,10 +4,13 @@
     ict ──────────────────────────► qa_ict
      │ └──► dpr_ict ──────────────► qa_dpr_ict
      └─ realm (and reading) ──────► qa_realm
-         └► dpr_realm ────────────► qa_dpr_realm      qa_bm25
+         └► dpr_realm ────────────► qa_dpr_realm
+    reading ──────────────────────► qa_closed         qa_bm25
 
-All start from all-MiniLM-L6-v2. Rows of one table differ in what is drawn
-here alone: the four dense `qa` have one config, but for where they start.
+All start from all-MiniLM-L6-v2, and every `qa` from one `reader` besides,
+which has learned to read the passage that a question names. Rows of one table
+differ in what is drawn here alone: the four dense `qa` have one config, but
+for where their retriever starts.
 """
 
 import dataclasses
@@ -17,6 +20,7 @@ from experiments.squad_open import minilm
 from realm_jax.config import (
   BertConfig,
   DataConfig,
+  DprConfig,
   EmbedderConfig,
   InitConfig,
   LengthConfig,
@@ -30,36 +34,49 @@ from realm_jax.config import (
 )
 
 LENGTHS = LengthConfig(query=64, passage=288, joint=352, masks=10)
+# Of 10,000 questions two have more pieces than these.
+_ASKED = LengthConfig(query=40, passage=288, joint=328, masks=10)
+# Of the answers, 7% are wider than ORQA's 10 pieces, and few than these.
+_SPANS = OpenQaConfig(max_span=16, span_width=128, read_gold=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-  """What a machine can do in the time: (steps, batch size) of each stage."""
+  """What a machine can do in the time: (steps, batch size) of each stage.
+
+  A batch of `dpr` is of passages, each with four questions.
+  """
 
   ict: tuple[int, int]
   reading: tuple[int, int]
   realm: tuple[int, int]
   dpr: tuple[int, int]
+  reader: tuple[int, int]
   qa: tuple[int, int]
+  closed: tuple[int, int]
   beam: int
   read: int
   candidates: int
   refresh_every: int
+  dropout: float
   dtype: Literal["float32", "bfloat16"]
 
 
 SIZES = {
   # Two cores.
   "cpu": Size(
-    ict=(500, 32),
-    reading=(500, 16),
-    realm=(500, 4),
-    dpr=(1000, 32),
-    qa=(2000, 4),
+    ict=(150, 32),
+    reading=(400, 24),
+    realm=(300, 8),
+    dpr=(600, 32),
+    reader=(1250, 24),
+    qa=(150, 8),
+    closed=(1000, 32),
     beam=100,
-    read=5,
-    candidates=5,
-    refresh_every=250,
+    read=3,
+    candidates=4,
+    refresh_every=150,
+    dropout=0.0,  # What is seen about once cannot be learned by heart.
     dtype="float32",
   ),
   # One accelerator of 80 GB or more: all questions, several times.
@@ -68,11 +85,14 @@ SIZES = {
     reading=(5000, 128),
     realm=(10_000, 64),
     dpr=(3000, 256),
-    qa=(10_000, 32),
+    reader=(10_000, 32),
+    qa=(5000, 32),
+    closed=(10_000, 128),
     beam=1000,
     read=10,
     candidates=8,
     refresh_every=500,
+    dropout=0.1,
     dtype="bfloat16",
   ),
 }
@@ -101,7 +121,9 @@ def stages(size: str, directory: str, data: str) -> dict[str, RunConfig]:
       f"qa_{start}": made.qa(start)
       for start in ("ict", "realm", "dpr_ict", "dpr_realm")
     },
+    "reader": made.reader(),
     "qa_bm25": made.qa_bm25(),
+    "qa_closed": made.qa_closed(),
   }
 
 
@@ -109,7 +131,12 @@ class _Stages:
   def __init__(self, size: Size, directory: str, data: str) -> None:
     self._size, self._data = size, data
     self._minilm = minilm.folder()
-    bert: BertConfig = dataclasses.replace(minilm.BERT, dtype=size.dtype)
+    bert: BertConfig = dataclasses.replace(
+      minilm.BERT,
+      dropout=size.dropout,
+      attention_dropout=size.dropout,
+      dtype=size.dtype,
+    )
     embedder: EmbedderConfig = dataclasses.replace(minilm.EMBEDDER, bert=bert)
     self._common = RunConfig(
       keep_checkpoints=2,
@@ -135,28 +162,39 @@ class _Stages:
     return dataclasses.replace(
       self._sized("mlm", self._size.reading),
       reading=ReadingConfig(),
-      optimizer=OptimizerConfig(learning_rate=1e-4),
+      optimizer=OptimizerConfig(learning_rate=2e-4),
       init=InitConfig(encoder=self._minilm),
     )
 
   def realm(self) -> RunConfig:
     return dataclasses.replace(
       self._sized("realm", self._size.realm),
-      optimizer=OptimizerConfig(learning_rate=3e-5),
+      optimizer=OptimizerConfig(learning_rate=1e-4, retriever_scale=0.3),
       init=InitConfig(retriever="stage:ict", encoder="stage:reading"),
     )
 
   def dpr(self, start: str) -> RunConfig:
     return dataclasses.replace(
       self._asked(self._sized("dpr", self._size.dpr)),
-      optimizer=OptimizerConfig(learning_rate=2e-5),
+      # SQuAD has four questions a passage, and 43 passages an article.
+      dpr=DprConfig(questions=4, same_title=8),
+      optimizer=OptimizerConfig(learning_rate=5e-5),
       init=InitConfig(retriever=f"stage:{start}"),
+    )
+
+  def reader(self) -> RunConfig:
+    return dataclasses.replace(
+      self._asked(self._sized("openqa", self._size.reader)),
+      # It reads one passage, the right one, whatever is found.
+      openqa=dataclasses.replace(_SPANS, retriever="bm25", beam=1, read=1),
+      optimizer=OptimizerConfig(learning_rate=1e-4),
+      init=InitConfig(encoder=self._minilm),
     )
 
   def qa(self, start: str) -> RunConfig:
     return dataclasses.replace(
       self._qa(),
-      init=InitConfig(retriever=f"stage:{start}", encoder=self._minilm),
+      init=InitConfig(retriever=f"stage:{start}", encoder="stage:reader"),
     )
 
   def qa_bm25(self) -> RunConfig:
@@ -164,16 +202,24 @@ class _Stages:
     return dataclasses.replace(
       run,
       openqa=dataclasses.replace(run.openqa, retriever="bm25"),
-      init=InitConfig(encoder=self._minilm),
+      init=InitConfig(encoder="stage:reader"),
+    )
+
+  def qa_closed(self) -> RunConfig:
+    return dataclasses.replace(
+      self._asked(self._sized("openqa", self._size.closed)),
+      openqa=OpenQaConfig(retriever="none"),
+      optimizer=OptimizerConfig(learning_rate=1e-4),
+      init=InitConfig(encoder="stage:reading"),
     )
 
   def _qa(self) -> RunConfig:
     return dataclasses.replace(
       self._asked(self._sized("openqa", self._size.qa)),
-      openqa=OpenQaConfig(
-        beam=self._size.beam, read=self._size.read, read_gold=True
+      openqa=dataclasses.replace(
+        _SPANS, beam=self._size.beam, read=self._size.read
       ),
-      optimizer=OptimizerConfig(learning_rate=5e-5, retriever_scale=0.2),
+      optimizer=OptimizerConfig(learning_rate=3e-5),
     )
 
   def _sized(self, stage: Stage, size: tuple[int, int]) -> RunConfig:
@@ -188,4 +234,4 @@ class _Stages:
       train=f"{self._data}/train.jsonl.gz",
       validation=f"{self._data}/validation.jsonl.gz",
     )
-    return dataclasses.replace(run, data=data)
+    return dataclasses.replace(run, data=data, lengths=_ASKED)

@@ -19,16 +19,32 @@ import ml_collections
 from experiments.squad_open.stages import stages
 from launch.table import Row, Table
 
+_FIRST = (0,)
+
 ROWS = {
-  "bm25": Row(label="BM25 + reader", stage="qa_bm25"),
+  "closed": Row(label="Closed book", stage="qa_closed", seeds=_FIRST),
+  "bm25": Row(label="BM25 + reader", stage="qa_bm25", seeds=_FIRST),
+  "ict_asked_nothing": Row(label="ICT only, no question seen", stage="ict"),
+  "realm_asked_nothing": Row(
+    label="ICT + REALM, no question seen", stage="realm"
+  ),
   "ict": Row(label="ICT only (ORQA)", stage="qa_ict"),
   "realm": Row(label="ICT + REALM", stage="qa_realm"),
-  "dpr_ict": Row(label="ICT, supervised", stage="qa_dpr_ict"),
-  "dpr_realm": Row(label="ICT + REALM, supervised", stage="qa_dpr_realm"),
+  "dpr_ict": Row(label="ICT, supervised", stage="qa_dpr_ict", seeds=_FIRST),
+  "dpr_realm": Row(
+    label="ICT + REALM, supervised", stage="qa_dpr_realm", seeds=_FIRST
+  ),
   "dpr_realm_hybrid": Row(
     label="ICT + REALM, supervised, with BM25",
     stage="qa_dpr_realm",
     flags=("--retriever=hybrid",),
+    seeds=_FIRST,
+  ),
+  "dpr_realm_gold": Row(
+    label="ICT + REALM, supervised, reader given the gold passage",
+    stage="qa_dpr_realm",
+    flags=("--retriever=gold",),
+    seeds=_FIRST,
   ),
 }
 
@@ -49,6 +65,8 @@ def table(size: str, directory: str, data: str) -> Table:
     stages=stages(size, directory, data),
     rows=ROWS,
     seeds=(0, 1),
+    # What both seeds' rows read with, so that they differ in retrieval.
+    once=("reading", "reader"),
   )
 
 

@@ -56,10 +56,10 @@ def make_batches(
 def sample_lengths(
   dataset: grain.MapDataset, field: str, count: int = 512
 ) -> Int32[np.ndarray, "_"]:
-  """Returns how many tokens that field's rows of the first examples have.
+  """Returns how many tokens each of that field's rows of some examples has.
 
   Before the dataset is shared out: the same on every process.
   """
   first = range(min(count, len(dataset)))
-  lengths = [int(dataset[i][field]["mask"].sum()) for i in first]
-  return np.array(lengths, np.int32)
+  lengths = [dataset[i][field]["mask"].sum(axis=-1) for i in first]
+  return np.array(lengths, np.int32).reshape(-1)

@@ -13,6 +13,7 @@ from realm_jax.data import collate, packing
 from realm_jax.data.answer_rows import AnswerRows
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.gold_spans import gold_spans, matched_spans
+from realm_jax.data.packing import Packings
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import Tokenizer
@@ -83,7 +84,6 @@ class BeamCollator:
       )
     self._run, self._corpus, self._tokenizer = run, corpus, tokenizer
     self._questions = questions
-    self._process_index = process_index
     num_parts = run.optimizer.accumulate_steps
     num_rows = run.batch_size // process_count // num_parts * read
     rows = packing.simulate(np.arange(len(corpus)), num_rows)
@@ -93,7 +93,7 @@ class BeamCollator:
       process_count=process_count,
       num_parts=num_parts,
     )
-    self._packings = {
+    kinds = {
       "joint": plan(
         self._joint_lengths(packing.simulate(query_lengths, num_rows), rows),
         run.lengths.joint,
@@ -102,11 +102,12 @@ class BeamCollator:
     }
     if run.openqa.train_documents:
       longest = min(corpus.max_pieces, run.lengths.passage)
-      self._packings["passages"] = plan(
+      kinds["passages"] = plan(
         collate.passage_lengths(corpus, rows, longest),
         longest,
         model_width=run.embedder.bert.hidden_size,
       )
+    self._packings = Packings(kinds, process_index)
     self._answer_ids = functools.lru_cache(maxsize=100_000)(self._encode)
     self._rows_of = functools.lru_cache(maxsize=_KEPT_CORPORA)(AnswerRows)
 
@@ -176,25 +177,20 @@ class BeamCollator:
     """Yields a batch of every shape there is, to compile for."""
     batch = self(examples, beam, scored_by)
     num_rows = len(batch["block_mask"])
-    packings = self._packings.values()
-    for packed in zip(*(p.shapes(num_rows) for p in packings), strict=True):
-      yield {**batch, **dict(zip(self._packings, packed, strict=True))}
+    kinds = {"joint": num_rows}
+    if self._run.openqa.train_documents:
+      kinds["passages"] = num_rows
+    for packed in self._packings.shapes(kinds):
+      yield {**batch, **packed}
 
   def _pack(self, joints: TokenRows, read: np.ndarray) -> Batch:
     """Returns the rows that the step takes packed, in one rung's shapes."""
     rows = {"joint": joints}
-    if "passages" in self._packings:
+    if self._run.openqa.train_documents:
       rows["passages"] = collate.passage_rows(
         self._corpus, self._tokenizer, read, self._run.lengths.passage
       )
-    rung = max(
-      self._packings[name].first_fit(each["mask"].sum(axis=1))
-      for name, each in rows.items()
-    )
-    return {
-      name: self._packings[name].pack(each, rung, self._process_index)
-      for name, each in rows.items()
-    }
+    return self._packings.fit(rows)
 
   def _gold_spans(
     self,

@@ -6,16 +6,13 @@ import os
 
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.corpus_writer import CorpusWriter, corpus_folder
-from realm_jax.data.passages import EncodedDocument, encode_documents
-from realm_jax.data.records import Document, Passage
-from realm_jax.data.splitting import (
-  pack_sentences,
-  piece_bounds,
-  split_sentences,
+from realm_jax.data.passages import (
+  EncodedDocument,
+  cut_document,
+  encode_documents,
 )
+from realm_jax.data.records import Document
 from realm_jax.data.tokenize import Tokenizer
-
-_NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
 
 
 def build_block_corpus(
@@ -55,26 +52,11 @@ def build_block_corpus(
 
 def _add_block(writer: CorpusWriter, encoded: EncodedDocument) -> bool:
   """Adds a block; returns whether it was too long."""
-  block, title, text = encoded
-  if not len(text):
+  if not len(encoded.text):
     raise ValueError(
-      f"{block.origin}: a block without text cannot be a passage, and the "
-      "vectors count it."
+      f"{encoded.document.origin}: a block without text cannot be a passage, "
+      "and the vectors count it."
     )
-  title_ids = title.ids[: (writer.max_pieces - _NUM_SPECIALS) // 2]
-  budget = writer.max_pieces - _NUM_SPECIALS - len(title_ids)
-  bounds = piece_bounds(text, split_sentences(block.text))
-  cuts = next(pack_sentences(text, bounds, budget))
-  stop = int(cuts[-1])
-  writer.add(
-    Passage(
-      uid=block.uid,
-      title=block.title,
-      text=block.text[text.starts[0] : text.ends[stop - 1]],
-    ),
-    title_ids,
-    text.ids[:stop],
-    cuts[:-1],
-    starts_document=True,
-  )
-  return stop < len(text)
+  stored = next(cut_document(encoded, writer.format)).stored
+  writer.append(stored)
+  return len(stored.pieces) - stored.title_length < len(encoded.text)

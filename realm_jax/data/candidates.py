@@ -9,7 +9,7 @@ from jaxtyping import Int
 import numpy as np
 
 from realm_jax.config import RunConfig
-from realm_jax.data import collate, packing
+from realm_jax.data import collate, own_words, packing
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.shapes import Batch
@@ -188,8 +188,15 @@ class RealmCollator:
       "passages": self._passages.pack(passages, rung, self._process_index),
       "joints": self._joints.pack(joints, rung, self._process_index),
       "candidate_mask": np.concatenate([has_null, candidates.mask], axis=1),
+      "own_words": self._own_words(examples, candidates),
       **{name: examples[name] for name in _MASKED},
     }
+
+  def _own_words(self, examples: Batch, candidates: Candidates) -> np.ndarray:
+    """Returns bool[B, K]: True where a passage holds the text's own words."""
+    rows = np.where(candidates.mask, candidates.rows, collate.NULL_ROW)
+    found = own_words.holds_words(examples, self._tokenizer, self._corpus, rows)
+    return np.pad(found, ((0, 0), (1, 0)))  # The null document has none.
 
   def __call__(self, examples: Batch, candidates: Candidates) -> Batch:
     """Returns the `realm` batch in the cheapest shape that fits."""

@@ -35,12 +35,15 @@ def query_rows(
   ids: Sequence[Ids], tokenizer: Tokenizer, length: int
 ) -> TokenRows:
   """Returns rows [n, Q] of n queries' pieces."""
-  rows = [query_row(pieces, tokenizer, length) for pieces in ids]
-  return TokenRows(
-    ids=np.stack([row["ids"] for row in rows]),
-    segments=np.stack([row["segments"] for row in rows]),
-    mask=np.stack([row["mask"] for row in rows]),
-  )
+  ids = [pieces[: length - 2] for pieces in ids]
+  used = np.array([len(pieces) + 2 for pieces in ids])[:, None]
+  column = np.arange(length)
+  mask = column < used
+  flat = np.full(mask.shape, tokenizer.pad_id, np.int32)
+  flat[:, 0] = tokenizer.cls_id
+  flat[(column > 0) & (column < used - 1)] = np.concatenate(ids)
+  flat[column == used - 1] = tokenizer.sep_id
+  return TokenRows(ids=flat, segments=np.zeros_like(flat), mask=mask)
 
 
 def repeated(rows: TokenRows, times: int) -> TokenRows:

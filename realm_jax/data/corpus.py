@@ -30,11 +30,18 @@ from realm_jax.data.corpus_writer import (
   FORMAT,
   MANIFEST,
   CorpusWriter,
+  PassageFormat,
   StoredPassage,
   corpus_folder,
   uid_hash,
 )
-from realm_jax.data.passages import add_document, encode_documents
+from realm_jax.data.passages import (
+  CutPassage,
+  EncodedDocument,
+  add_passages,
+  cut_document,
+  encode_documents,
+)
 from realm_jax.data.records import Document, Passage
 from realm_jax.data.tokenize import Tokenizer
 
@@ -258,16 +265,48 @@ def build_corpus(
       of range; and what reading `documents` raises.
     OSError: the files cannot be written. In no case is anything left behind.
   """
-  if not 8 <= max_pieces < 1 << 16:
-    raise ValueError(f"max_pieces must be in 8..65535, got {max_pieces}.")
+  check_max_pieces(max_pieces)
+  tokenized = encode_documents(documents, tokenizer)
+  form = PassageFormat(tokenizer, max_pieces)
+  parts = (_cut(batch, form) for batch in tokenized)
+  return counted_corpus(parts, tokenizer, directory, max_pieces, progress)
+
+
+def _cut(
+  batch: list[EncodedDocument], form: PassageFormat
+) -> tuple[list[CutPassage], dict[str, int]]:
+  passages = [p for encoded in batch for p in cut_document(encoded, form)]
+  empty = sum(len(encoded.text) == 0 for encoded in batch)
+  return passages, {"num_documents": len(batch), "num_empty": empty}
+
+
+def counted_corpus(
+  parts: Iterable[tuple[list[CutPassage], dict[str, int]]],
+  tokenizer: Tokenizer,
+  directory: str | os.PathLike[str],
+  max_pieces: int,
+  progress: Callable[[int], None] | None = None,
+) -> PassageCorpus:
+  """Does `build_corpus`' work on passages that are cut already.
+
+  Args:
+    parts: passages, with "num_documents" that they are of and of those
+      "num_empty" without a word piece.
+    tokenizer: made the pieces.
+    directory: must not exist yet; it appears when it is complete.
+    max_pieces: P.
+    progress: called after each part with the number of passages so far.
+
+  Raises:
+    FileExistsError, ValueError, OSError: as `build_corpus` does.
+  """
   counts = {"num_documents": 0, "num_empty": 0, "num_repeated": 0}
   path = corpus_folder(directory)
   with CorpusWriter(path, tokenizer, max_pieces) as writer:
-    for batch in encode_documents(documents, tokenizer):
-      for encoded in batch:
-        counts["num_documents"] += 1
-        counts["num_empty"] += len(encoded.text) == 0
-        counts["num_repeated"] += add_document(writer, encoded)
+    for passages, found in parts:
+      for name, count in found.items():
+        counts[name] += count
+      counts["num_repeated"] += add_passages(writer, passages)
       if progress:
         progress(writer.num_passages)
     if writer.num_passages == 0:
@@ -277,3 +316,9 @@ def build_corpus(
       )
     writer.finish(counts)
   return PassageCorpus.open(directory)
+
+
+def check_max_pieces(max_pieces: int) -> None:
+  """Raises ValueError for a P that passages cannot have."""
+  if not 8 <= max_pieces < 1 << 16:
+    raise ValueError(f"max_pieces must be in 8..65535, got {max_pieces}.")

@@ -55,6 +55,47 @@ class StoredPassage(NamedTuple):
   starts_document: bool
 
 
+class PassageFormat:
+  """How a corpus of one tokenizer holds its passages."""
+
+  def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
+    """See `CorpusWriter`."""
+    self.max_pieces = max_pieces
+    fits = tokenizer.vocab_size <= 1 << 16
+    self.token_dtype = np.dtype(np.uint16 if fits else np.uint32)
+    # Pieces of two tokenizers are no equal content: it keys the hashes.
+    key = tokenizer.fingerprint.encode()
+    self._content = hashlib.blake2b(digest_size=8, key=key)
+
+  def store(
+    self,
+    passage: Passage,
+    title_ids: Int32[np.ndarray, "t"],
+    body_ids: Int32[np.ndarray, "b"],
+    sentence_starts: Int32[np.ndarray, "s"],
+    *,
+    starts_document: bool,
+  ) -> StoredPassage:
+    """Returns a passage as the files hold it."""
+    record = json.dumps(
+      {"uid": passage.uid, "title": passage.title, "text": passage.text},
+      ensure_ascii=False,
+    ).encode()
+    pieces = np.concatenate([title_ids, body_ids]).astype(self.token_dtype)
+    content = self._content.copy()
+    content.update(len(title_ids).to_bytes(8, "little"))
+    content.update(pieces.tobytes())
+    return StoredPassage(
+      record=record,
+      uid_hash=uid_hash(passage.uid),
+      content_hash=int.from_bytes(content.digest(), "little"),
+      pieces=pieces,
+      title_length=len(title_ids),
+      sentence_starts=sentence_starts.astype(np.uint16),
+      starts_document=starts_document,
+    )
+
+
 class CorpusWriter:
   """Appends passages to a corpus that nobody can see until it is finished.
 
@@ -80,12 +121,10 @@ class CorpusWriter:
         f"{directory} exists, and a corpus is final: remove it, or choose "
         "another name."
       )
-    self.max_pieces = max_pieces
+    self.format = PassageFormat(tokenizer, max_pieces)
     self._tokenizer = tokenizer
     self._directory = directory
     self._draft = directory.with_name(f".{directory.name}.partial")
-    fits = tokenizer.vocab_size <= 1 << 16
-    self._token_dtype = np.dtype(np.uint16 if fits else np.uint32)
     with self._writing():
       shutil.rmtree(self._draft, ignore_errors=True)  # Of a killed build.
       self._draft.mkdir(parents=True)
@@ -102,9 +141,6 @@ class CorpusWriter:
     self._document_offsets = array.array("i")
     self._uid_hashes = array.array("Q")
     self._content_hashes = array.array("Q")
-    # Pieces of two tokenizers are no equal content: it keys the hashes.
-    key = tokenizer.fingerprint.encode()
-    self._content = hashlib.blake2b(digest_size=8, key=key)
     # Two different uids share a hash once in 200,000 corpora of 13 M.
     self._seen: set[int] = set()
     self._digest = hashlib.sha256()
@@ -141,42 +177,11 @@ class CorpusWriter:
     """Returns whether a passage of this `uid_hash` was added."""
     return hashed in self._seen
 
-  def add(
-    self,
-    passage: Passage,
-    title_ids: Int32[np.ndarray, "t"],
-    body_ids: Int32[np.ndarray, "b"],
-    sentence_starts: Int32[np.ndarray, "s"],
-    *,
-    starts_document: bool,
-  ) -> None:
+  def append(self, stored: StoredPassage) -> None:
     """Appends a passage whose uid `has` does not know yet.
 
-    Raises:
-      OSError: the disk refuses.
-    """
-    record = json.dumps(
-      {"uid": passage.uid, "title": passage.title, "text": passage.text},
-      ensure_ascii=False,
-    ).encode()
-    pieces = np.concatenate([title_ids, body_ids]).astype(self._token_dtype)
-    content = self._content.copy()
-    content.update(len(title_ids).to_bytes(8, "little"))
-    content.update(pieces.tobytes())
-    self.append(
-      StoredPassage(
-        record=record,
-        uid_hash=uid_hash(passage.uid),
-        content_hash=int.from_bytes(content.digest(), "little"),
-        pieces=pieces,
-        title_length=len(title_ids),
-        sentence_starts=sentence_starts.astype(np.uint16),
-        starts_document=starts_document,
-      )
-    )
-
-  def append(self, stored: StoredPassage) -> None:
-    """Appends a passage that a corpus of the same tokenizer holds.
+    Args:
+      stored: by this `format`, or from a corpus of the same tokenizer.
 
     Raises:
       OSError: the disk refuses.
@@ -228,8 +233,8 @@ class CorpusWriter:
       "fingerprint": self._digest.hexdigest(),
       "num_passages": self.num_passages,
       "num_pieces": self._offsets[-1],
-      "token_dtype": self._token_dtype.name,
-      "max_pieces": self.max_pieces,
+      "token_dtype": self.format.token_dtype.name,
+      "max_pieces": self.format.max_pieces,
       "tokenizer_fingerprint": self._tokenizer.fingerprint,
       **facts,
     }

@@ -6,7 +6,7 @@ Rows are therefore laid end to end on lines of one width, and the number of
 lines comes from a short ladder that is fixed when the run starts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import dataclasses
 import functools
 import math
@@ -113,6 +113,38 @@ class Packing:
       starts=slot_starts,
       order=(in_whole * SLOTS + slots).astype(np.int32),
     )
+
+
+class Packings:
+  """Several kinds of a batch's rows, always on the same rung of each.
+
+  So there are as many shapes of batch as rungs, whatever the kinds.
+  """
+
+  def __init__(
+    self, kinds: Mapping[str, Packing], process_index: int = 0
+  ) -> None:
+    """Takes a packing for each kind of rows; all have as many rungs."""
+    self._kinds, self._process_index = kinds, process_index
+
+  def fit(self, rows: Mapping[str, TokenRows]) -> dict[str, PackedRows]:
+    """Packs rows [n, T] of each kind onto the first rung that holds all."""
+    rung = max(
+      self._kinds[kind].first_fit(each["mask"].sum(axis=1))
+      for kind, each in rows.items()
+    )
+    return {
+      kind: self._kinds[kind].pack(each, rung, self._process_index)
+      for kind, each in rows.items()
+    }
+
+  def shapes(
+    self, num_rows: Mapping[str, int]
+  ) -> Iterator[dict[str, PackedRows]]:
+    """Yields as many rows of one token of each kind, rung by rung."""
+    kinds = [self._kinds[kind].shapes(n) for kind, n in num_rows.items()]
+    for packed in zip(*kinds, strict=True):
+      yield dict(zip(num_rows, packed, strict=True))
 
 
 def _places(

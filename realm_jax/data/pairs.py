@@ -5,21 +5,25 @@ A question's negatives are the batch's other passages and, if wanted, the best
 that an index finds for it and that do not answer it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import functools
 from typing import Any
 
 import grain
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 import numpy as np
 
 from realm_jax.config import RunConfig
 from realm_jax.data import answers, collate, packing
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.gold import gold_passages
+from realm_jax.data.packing import Packings
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.shapes import Batch, TokenRows
+
+_ENDLESS = 2**60  # Examples: more than any run has steps for.
 
 
 def gold_rows(
@@ -45,16 +49,18 @@ def pair_rows(
   corpus: PassageCorpus,
   questions: Questions,
 ) -> grain.MapDataset:
-  """Returns examples of questions with their passages, without end.
+  """Returns examples of passages with questions that name them, without end.
 
-  An example is {"query": row [Q], "index": i32[], "passage_row": i32[]}; its
-  place alone decides what it is. Questions that name no passage are left out.
+  An example is {"query": rows [q, Q], "index": i32[q], "passage_row": i32[]},
+  q being `dpr.questions`; its place alone decides what it is. Every question
+  comes once an epoch (again, where a passage has too few to fill an example);
+  those that name no passage are left out.
 
   Args:
-    run: lengths and seed.
+    run: lengths, `dpr` and seed.
     tokenizer: the corpus' own.
     corpus: has the passages.
-    questions: an example's `index` is its question's here.
+    questions: an example's `index` are its questions here.
 
   Raises:
     ValueError: a question names a passage that is not in the corpus, or no
@@ -67,18 +73,87 @@ def pair_rows(
       f"{run.data.train}: none of {len(questions)} questions names its "
       "passage. Stage 'dpr' is trained on pairs: give 'passage_uid'."
     )
+  passages, of_passage = np.unique(rows[named], return_inverse=True)
+  titles = [corpus.title_ids(int(row)).tobytes() for row in passages]
+  order = _Order(
+    of_passage,
+    np.unique(titles, return_inverse=True)[1],
+    run.dpr.questions,
+    run.dpr.same_title,
+    run.seed,
+  )
 
-  def pair(place: int) -> dict[str, Any]:
-    index = int(named[place])
-    query_ids = tokenizer.encode(questions[index].text).ids
+  def pairs(place: int) -> dict[str, Any]:
+    epoch, place = divmod(place, len(order))
+    indices = named[order.epoch(epoch)[place]]
+    ids = [tokenizer.encode(questions[int(i)].text).ids for i in indices]
     return {
-      "query": collate.query_row(query_ids, tokenizer, run.lengths.query),
-      "index": np.int32(index),
-      "passage_row": rows[index],
+      "query": collate.query_rows(ids, tokenizer, run.lengths.query),
+      "index": indices.astype(np.int32),
+      "passage_row": rows[indices[0]],
     }
 
-  dataset = grain.MapDataset.range(len(named)).seed(run.seed)
-  return dataset.shuffle().repeat().map(pair)
+  return grain.MapDataset.range(_ENDLESS).map(pairs)
+
+
+class _Order:
+  """Which questions an example has, and which examples come together."""
+
+  def __init__(
+    self,
+    of_passage: np.ndarray,
+    of_title: np.ndarray,
+    together: int,
+    same_title: int,
+    seed: int,
+  ) -> None:
+    """Takes questions' passages, passages' titles, and how many go together."""
+    self._of_passage, self._of_title = of_passage, of_title
+    self._together, self._same_title = together, same_title
+    self._seed = seed
+    self._counts = np.bincount(of_passage)
+    self._examples = -(-self._counts // together)  # Of each passage.
+    self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
+
+  def __len__(self) -> int:
+    return int(self._examples.sum())
+
+  def _epoch(self, epoch: int) -> np.ndarray:
+    """Returns the questions of each example, i64[n, q], in an epoch's order."""
+    rng = np.random.default_rng((self._seed, epoch))
+    by_passage = _shuffled_by(self._of_passage, rng)
+    passage = np.repeat(np.arange(len(self._counts)), self._examples)
+    number = _places_in_runs(passage)  # Of an example, in its passage.
+    first = np.cumsum(self._counts) - self._counts
+    within = number[:, None] * self._together + np.arange(self._together)
+    within %= self._counts[passage][:, None]
+    asked = by_passage[first[passage][:, None] + within]
+    title = self._of_title[passage]
+    by_title = _shuffled_by(title, rng)
+    place = _places_in_runs(title[by_title])
+    group = np.cumsum(place % self._same_title == 0) - 1
+    return asked[by_title][
+      _shuffled_by(rng.permutation(group.max() + 1)[group])
+    ]
+
+
+def _shuffled_by(
+  keys: np.ndarray, rng: np.random.Generator | None = None
+) -> np.ndarray:
+  """Returns places in the order of their keys, equal ones as they come.
+
+  With `rng`, equal ones are shuffled.
+  """
+  places = np.arange(len(keys)) if rng is None else rng.permutation(len(keys))
+  return places[np.argsort(keys[places], kind="stable")]
+
+
+def _places_in_runs(keys: np.ndarray) -> np.ndarray:
+  """Returns each place's number in its run of equal, sorted keys."""
+  first = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+  return np.arange(len(keys)) - np.repeat(
+    first, np.diff(first, append=len(keys))
+  )
 
 
 def wrong_passages(
@@ -109,6 +184,49 @@ def wrong_passages(
   return wrong
 
 
+def pair_packings(
+  run: RunConfig,
+  lengths: Mapping[str, Int[np.ndarray, "_"]],
+  num_rows: Mapping[str, int],
+  longest_passage: int,
+  *,
+  num_devices: int = 1,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Packings:
+  """Plans the shapes of a batch of queries and passages.
+
+  Args:
+    run: lengths, and the embedder's width.
+    lengths: of some rows of "query" and of "passage", as they will come.
+    num_rows: of both in a batch, this process' share.
+    longest_passage: of the corpus, in tokens.
+    num_devices: of this process, over which rows are divided.
+    process_index: this process.
+    process_count: of the run; each brings the same number of rows.
+
+  Raises:
+    ValueError: the rows do not divide over the devices.
+  """
+  longest = {
+    "query": run.lengths.query,
+    "passage": min(longest_passage, run.lengths.passage),
+  }
+  return Packings(
+    {
+      kind: packing.plan(
+        packing.simulate(lengths[kind], num_rows[kind]),
+        longest[kind],
+        model_width=run.embedder.bert.hidden_size,
+        multiple=num_devices,
+        process_count=process_count,
+      )
+      for kind in ("query", "passage")
+    },
+    process_index,
+  )
+
+
 class PairCollator:
   """Makes `dpr` batches in a few shapes, fixed at the start."""
 
@@ -117,6 +235,7 @@ class PairCollator:
     run: RunConfig,
     corpus: PassageCorpus,
     tokenizer: Tokenizer,
+    query_lengths: Int[np.ndarray, "_"],
     *,
     num_devices: int = 1,
     process_index: int = 0,
@@ -125,9 +244,10 @@ class PairCollator:
     """Plans the shapes.
 
     Args:
-      run: lengths, batch_size, and how many negatives there are.
+      run: lengths, batch_size, and how many questions and negatives there are.
       corpus: that the questions' own passages are of.
       tokenizer: the corpus' own.
+      query_lengths: tokens of some questions, the same on every process.
       num_devices: of this process, over which its rows are divided.
       process_index: this process.
       process_count: of the run; each brings the same number of rows.
@@ -137,16 +257,22 @@ class PairCollator:
     """
     self._corpus, self._tokenizer = corpus, tokenizer
     self._length = run.lengths.passage
-    self._process_index = process_index
-    longest = min(corpus.max_pieces, run.lengths.passage)
-    self._num_questions = run.batch_size // process_count
-    self._num_rows = self._num_questions * (1 + run.dpr.negatives)
-    rows = packing.simulate(np.arange(len(corpus)), self._num_rows)
-    self._packing = packing.plan(
-      collate.passage_lengths(corpus, rows, longest),
-      longest,
-      model_width=run.embedder.bert.hidden_size,
-      multiple=num_devices,
+    examples = run.batch_size // process_count
+    self._num_rows = {
+      "query": examples * run.dpr.questions,
+      "passage": examples * (1 + run.dpr.negatives),
+    }
+    every_row = np.arange(len(corpus))
+    self._packings = pair_packings(
+      run,
+      {
+        "query": query_lengths,
+        "passage": collate.passage_lengths(corpus, every_row, self._length),
+      },
+      self._num_rows,
+      corpus.max_pieces,
+      num_devices=num_devices,
+      process_index=process_index,
       process_count=process_count,
     )
 
@@ -156,10 +282,10 @@ class PairCollator:
     negatives: Int32[np.ndarray, "B n"],
     corpus: PassageCorpus,
   ) -> Batch:
-    """Returns a `dpr` batch: each question's own passage, then its negatives.
+    """Returns a `dpr` batch: each example's own passage, then its negatives.
 
     Args:
-      examples: "query" and "passage_row" of B questions.
+      examples: "query" rows [B, q, Q] and "passage_row" i32[B].
       negatives: passages for each, or NULL_ROW; n may be 0.
       corpus: of the negatives.
     """
@@ -176,26 +302,32 @@ class PairCollator:
       segments=_interleaved([rows["segments"] for rows in groups]),
       mask=_interleaved([rows["mask"] for rows in groups]),
     )
+    rows = {"query": all_rows(examples["query"]), "passage": passages}
     return {
-      "query": examples["query"],
-      "passage": self._packing.fit(passages, self._process_index),
+      **self._packings.fit(rows),
       "passage_row": np.concatenate([own, ids], axis=1).reshape(-1),
     }
 
-  def shapes(self, examples: Batch) -> Iterator[Batch]:
+  def shapes(self) -> Iterator[Batch]:
     """Yields a batch of every shape there is, to compile for."""
-    num_rows, ids = self._num_rows, np.zeros(self._num_rows, np.int32)
-    for passage in self._packing.shapes(num_rows):
-      yield {
-        "query": examples["query"],
-        "passage": passage,
-        "passage_row": ids,
-      }
+    ids = np.zeros(self._num_rows["passage"], np.int32)
+    for packed in self._packings.shapes(self._num_rows):
+      yield {**packed, "passage_row": ids}
 
   def _rows(self, corpus: PassageCorpus, rows: np.ndarray) -> TokenRows:
     return collate.passage_rows(
       corpus, self._tokenizer, rows.reshape(-1), self._length
     )
+
+
+def all_rows(grouped: TokenRows) -> TokenRows:
+  """Returns rows [B, q, T] as rows [B * q, T]."""
+  length = grouped["ids"].shape[-1]
+  return TokenRows(
+    ids=grouped["ids"].reshape(-1, length),
+    segments=grouped["segments"].reshape(-1, length),
+    mask=grouped["mask"].reshape(-1, length),
+  )
 
 
 def _interleaved(groups: Sequence[np.ndarray]) -> np.ndarray:

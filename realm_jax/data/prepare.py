@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`realm prepare-corpus` and `realm edit-corpus`: they show what they do."""
 
+from collections.abc import Sequence
+import functools
 import itertools
+import os
 import pathlib
 
 import rich.console
@@ -12,20 +15,22 @@ from rich.progress import (
   TimeElapsedColumn,
 )
 
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus, check_max_pieces
 from realm_jax.data.corpus_edits import (
   apply_edits,
   read_edits,
   unchanged_rows,
 )
 from realm_jax.data.corpus_writer import corpus_folder
-from realm_jax.data.sources import read_documents
+from realm_jax.data.parts import assemble, begin, parts_folder, read_chunks
+from realm_jax.data.sources import read_documents, source_files
 from realm_jax.data.tokenize import (
   TOKENIZER_FILE,
   Tokenizer,
   load_tokenizer,
   train_tokenizer,
 )
+from realm_jax.data.workers import make_parts
 
 _VOCABULARY_DOCUMENTS = 200_000  # Plenty for its statistics; fits memory.
 
@@ -37,8 +42,13 @@ def prepare_corpus(
   tokenizer_name: str,
   train_vocabulary: int,
   max_pieces: int,
+  workers: int = 0,
+  beam: Sequence[str] = (),
 ) -> None:
   """Builds a corpus, and first its vocabulary if one is to be trained.
+
+  A call that was killed is gone on with by the same call; but a vocabulary is
+  trained once, and then loaded.
 
   Args:
     source: as `read_documents` takes it.
@@ -47,12 +57,16 @@ def prepare_corpus(
       folder to write.
     train_vocabulary: its size, or 0 to load a tokenizer.
     max_pieces: P.
+    workers: processes that cut documents, beside this one; 0 for one a core.
+    beam: options of an Apache Beam pipeline that cuts them instead.
 
   Raises:
     FileExistsError: the corpus, or the tokenizer to be trained, is there.
-    ValueError, OSError: as `read_documents` and `build_corpus` raise them.
+    ValueError, OSError: as `begin`, `make_parts` and `assemble` raise them.
   """
   _check_free(output)
+  check_max_pieces(max_pieces)
+  facts = {"source": source_files(source)}
   columns = (
     SpinnerColumn(),
     TextColumn("{task.description}"),
@@ -65,14 +79,38 @@ def prepare_corpus(
     else:
       tokenizer = load_tokenizer(tokenizer_name)
 
-    def show(num_passages: int) -> None:
-      bar.update(task, description=f"Corpus: {num_passages:,} passages")
+    def show(what: str, num_passages: int) -> None:
+      bar.update(task, description=f"{what}: {num_passages:,} passages")
 
-    show(0)
-    corpus = build_corpus(
-      read_documents(source), tokenizer, output, max_pieces, show
+    folder = parts_folder(output)
+    begin(folder, tokenizer, max_pieces, facts)
+    names = (
+      _beam_parts(source, folder, max_pieces, beam)
+      if beam
+      else make_parts(
+        read_chunks(source),
+        folder,
+        max_pieces,
+        workers or os.cpu_count() or 1,
+        functools.partial(show, "Cutting"),
+      )
+    )
+    corpus = assemble(
+      folder, names, output, max_pieces, functools.partial(show, "Corpus")
     )
   print(_description(corpus))
+
+
+def _beam_parts(
+  source: str, folder: pathlib.Path, max_pieces: int, options: Sequence[str]
+) -> list[str]:
+  try:
+    from realm_jax.data import beam_parts
+  except ImportError as error:
+    raise ValueError(
+      f"--beam needs Apache Beam ({error}): pip install 'realm-jax[beam]'."
+    ) from error
+  return beam_parts.make_parts(source, folder, max_pieces, options)
 
 
 def edit_corpus(*, corpus: str, edits: str, output: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masked texts as examples: what REALM's pre-training asks about."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -11,7 +12,6 @@ from realm_jax.config import RunConfig
 from realm_jax.data import collate, masking
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.jsonl import (
-  JsonLines,
   check_first,
   optional_text,
   text_field,
@@ -19,48 +19,87 @@ from realm_jax.data.jsonl import (
 from realm_jax.data.records import MaskedText
 from realm_jax.data.salient_spans import RuleTagger, Tagger
 from realm_jax.data.splitting import piece_bounds, split_sentences
+from realm_jax.data.tagged import characters_of_bytes
+from realm_jax.data.texts import open_texts
 from realm_jax.data.tokenize import Encoding, Tokenizer
 
 Example = dict[str, Any]
+# Spans drawn of a text before one outside the query's length is put up with.
+_TRIES = 16
 
 
 class MaskedTexts:
-  """The texts of a JSONL file, tagged where the file gives no spans.
+  """Texts, tagged where they come without spans.
 
-  A line is {"text", "spans"?: [[start, end], ..] in characters,
-  "source_uid"?, "passage_uid"?}.
+  An object is {"text", "spans"?: [[start, end], ..] in characters, or
+  "byte_spans"? in bytes of UTF-8, "byte_sentences"?, "source_uid"?,
+  "passage_uid"?}. Where there are sentences, one of them is what is asked
+  about: the one that the masked span lies in.
   """
 
   def __init__(self, path: str, tagger: Tagger | None = None) -> None:
-    """Reads the first lines, to fail early.
+    """Reads the first texts, to fail early.
+
+    Args:
+      path: as `open_texts` takes it.
+      tagger: for texts without spans.
 
     Raises:
-      OSError: the file cannot be opened.
-      ValueError: it is empty or a line is bad; names file and line.
+      OSError: they cannot be opened.
+      ValueError: there is none or one is bad; names file and line.
     """
-    self._lines = JsonLines(path)
+    self._texts = open_texts(path)
     self._tagger = tagger or RuleTagger()
     check_first(self)
 
   def __len__(self) -> int:
-    return len(self._lines)
+    return len(self._texts)
 
   def where(self, index: int) -> str:
-    """Returns "path:line" of a text."""
-    return self._lines.where(index)
+    """Returns where a text stands: "path:line", say."""
+    return self._texts.where(index)
 
   def __getitem__(self, index: int) -> MaskedText:
-    found, where = self._lines[index], self.where(index)
+    found, where = self._texts[index], self.where(index)
     text = text_field(found, "text", where)
     spans = found.get("spans")
+    if spans is None and "byte_spans" in found:
+      spans = _from_bytes(found, "byte_spans", where)
     if spans is None:
       spans = self._tagger.tag(text)
+    sentences = _from_bytes(found, "byte_sentences", where)
     return MaskedText(
       text=text,
       spans=_to_spans(spans, len(text), where),
+      sentences=tuple(sentences or ()),
       source_uid=optional_text(found, "source_uid", where),
       passage_uid=optional_text(found, "passage_uid", where),
     )
+
+
+def _from_bytes(
+  found: dict[str, Any], name: str, where: str
+) -> list[tuple[int, int]] | None:
+  if name not in found:
+    return None
+  return characters_of_bytes(found["text"], found[name], name, where)
+
+
+def sentence_of(text: MaskedText, span: tuple[int, int]) -> MaskedText | None:
+  """Returns the sentence that a span lies in, with it as its only span.
+
+  That is the whole text where it names no sentences, and None where the span
+  lies in none.
+  """
+  for start, end in text.sentences or ((0, len(text.text)),):
+    if start <= span[0] and span[1] <= end:
+      return dataclasses.replace(
+        text,
+        text=text.text[start:end],
+        spans=((span[0] - start, span[1] - start),),
+        sentences=(),
+      )
+  return None
 
 
 def _to_spans(
@@ -99,8 +138,8 @@ def masked_queries(
     run: lengths, masking and seed.
     tokenizer: the corpus' own.
     corpus: whose rows are meant.
-    path: JSONL as `MaskedTexts` reads it, or "" for the sentences of the
-      corpus, one of each passage at a time.
+    path: texts as `MaskedTexts` reads them, of this corpus or any others; or
+      "" for the sentences of the corpus, one of each passage at a time.
     train: shuffled anew in every epoch, without end; or once in order.
 
   Raises:
@@ -170,6 +209,8 @@ class _FileQueries(_Queries):
 
   def example(self, index: int, rng: np.random.Generator) -> Example:
     text = self._texts[index]
+    if text.sentences:
+      text = self._choose(text, rng)
     encoding = self._tokenizer.encode(text.text)[: self._longest]
     if len(encoding) == 0:
       raise ValueError(f"{self._texts.where(index)}: 'text' has no word piece.")
@@ -178,6 +219,16 @@ class _FileQueries(_Queries):
       "source_row": self._row_of(text.source_uid),
       "gold_row": self._gold_row(text.passage_uid, index),
     }
+
+  def _choose(self, text: MaskedText, rng: np.random.Generator) -> MaskedText:
+    """Draws a span that fits the query with its sentence, and takes that."""
+    for place in rng.permutation(len(text.spans))[:_TRIES]:
+      sentence = sentence_of(text, text.spans[place])
+      if sentence is not None:
+        encoding = self._tokenizer.encode(sentence.text)[: self._longest]
+        if masking.pieces_of(encoding, sentence.spans[0]).size:
+          return sentence
+    return dataclasses.replace(text, spans=(), sentences=())
 
   def _row_of(self, uid: str) -> np.int32:
     # Text from elsewhere may name a source that this corpus does not have.

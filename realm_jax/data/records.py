@@ -29,6 +29,8 @@ class MaskedText:
 
   text: str
   spans: tuple[tuple[int, int], ...]  # (start, end) in characters.
+  # Of which one is asked about, chosen by its span; () for the whole text.
+  sentences: tuple[tuple[int, int], ...] = ()
   source_uid: str = ""  # The passage it was taken from; excluded.
   passage_uid: str = ""  # The passage that should be found.
 

@@ -10,11 +10,19 @@ import pathlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from realm_jax.data import wiki
 from realm_jax.data.jsonl import parse_object, read_lines
 from realm_jax.data.records import Document
+from realm_jax.data.tfds_records import PREFIX, open_split
 from realm_jax.data.tfrecord import read_records
 
 _PARQUET_ROWS = 1024
+_FACTBOOK = "factbook"
+_TFDS_WIKIPEDIA = f"{PREFIX}wikipedia"
+
+
+# What `read_raw` yields: a document, or a page that is still to be cleaned.
+Raw = Document | wiki.RawPage
 
 
 def read_documents(source: str) -> Iterator[Document]:
@@ -25,28 +33,90 @@ def read_documents(source: str) -> Iterator[Document]:
       .jsonl: {"text", "title"?, "uid"? or "id"?} a line;
       .parquet: columns of the same names;
       .txt: paragraphs between blank lines, titled by the file's name;
+      .xml: a MediaWiki dump's articles, whose uids are their pages' numbers;
       .tfr: ORQA's released blocks.tfr, beside its titles.tfr; a block's uid is
       its number there, from 0.
-      .jsonl and .txt may be gzipped (.gz).
+      .jsonl, .txt and .xml may be packed (.gz, and .xml as .bz2).
+      "tfds:wikipedia/<config>/<split>" is TFDS' set of that name, or any other
+      with a title and a text.
 
   Raises:
     FileNotFoundError: no file has that name.
     ValueError: an unknown ending, or content that cannot be read; names the
       file and the line, row or record.
   """
-  if source == "factbook":
+  for path in source_paths(source):
+    for raw in read_raw(path):
+      if (document := to_clean(raw)) is not None:
+        yield document
+
+
+def source_paths(source: str) -> list[str]:
+  """Returns the names of what a source is made of, in their order."""
+  return sorted(glob.glob(source)) or [source]
+
+
+def source_files(source: str) -> list[list[str | int]]:
+  """Returns [name, bytes] of each file of a source, to know it again by.
+
+  Raises:
+    FileNotFoundError: no file has that name.
+  """
+  if source == _FACTBOOK or source.startswith(PREFIX):
+    return [[source, 0]]
+  paths = source_paths(source)
+  return [[os.path.abspath(path), os.path.getsize(path)] for path in paths]
+
+
+def read_raw(path: str) -> Iterator[Raw]:
+  """Yields what `to_clean` makes the documents of one of `source_paths` of.
+
+  So that what takes long, the cleaning of a dump's pages, can be shared out.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_documents` does.
+  """
+  if path == _FACTBOOK:
     from realm_jax.data import factbook
 
     yield from factbook.read_factbook()
-    return
-  paths = sorted(glob.glob(source)) or [source]
-  for path in paths:
+  elif path.startswith(PREFIX):
+    yield from _read_tfds(path)
+  else:
     yield from _reader_of(path)(path)
 
 
-def _reader_of(path: str) -> Callable[[str], Iterator[Document]]:
+def to_clean(raw: Raw) -> Document | None:
+  """Returns the document, or None where a page is no article.
+
+  Raises:
+    ValueError: a page that cannot be read; names the file.
+  """
+  return wiki.to_document(raw) if isinstance(raw, wiki.RawPage) else raw
+
+
+def _read_tfds(name: str) -> Iterator[Document]:
+  records = open_split(name)
+  for index in range(len(records)):
+    found = records[index]
+    where = f"{name}: record {index}"
+    for field in ("title", "text"):
+      value = found.get(field)
+      if isinstance(value, bytes):
+        found[field] = value.decode("utf-8")
+    document = to_document(found, where)
+    if not name.startswith(_TFDS_WIKIPEDIA) or wiki.is_article_title(
+      document.title
+    ):
+      yield document
+
+
+def _reader_of(path: str) -> Callable[[str], Iterator[Raw]]:
+  plain = path.removesuffix(".gz")
+  if ".xml" in plain:
+    plain = plain.removesuffix(".bz2")
   for ending, reader in _READERS.items():
-    if path.removesuffix(".gz").endswith(ending):
+    if plain.endswith(ending):
       return reader
   raise ValueError(
     f"{path}: no reader for this kind of file; known endings are "
@@ -153,9 +223,10 @@ def _decode(text: bytes, where: str) -> str:
     raise ValueError(f"{where}: not UTF-8 text: {error}") from error
 
 
-_READERS: dict[str, Callable[[str], Iterator[Document]]] = {
+_READERS: dict[str, Callable[[str], Iterator[Raw]]] = {
   ".jsonl": _read_jsonl,
   ".parquet": _read_parquet,
   ".txt": _read_text,
   ".tfr": _read_orqa_blocks,
+  ".xml": wiki.read_pages,
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions of TensorFlow Datasets, by number, read without TensorFlow."""
+"""Records of TensorFlow Datasets, by number, read without TensorFlow."""
 
 import importlib.util
 from typing import Any
@@ -26,13 +26,7 @@ class TfdsRecords:
       OSError: it cannot be downloaded.
     """
     self.path = name
-    dataset, _, split = name.removeprefix(PREFIX).rpartition("/")
-    if not dataset or not split:
-      raise ValueError(
-        f"{name} names no split: write {PREFIX}<set>/<split>, as in "
-        f"{PREFIX}natural_questions_open/train."
-      )
-    self._source = _open(name, dataset, split)
+    self._source = open_split(name)
 
   def __len__(self) -> int:
     return len(self._source)
@@ -57,8 +51,19 @@ def _text(found: Any) -> Any:
   return found.decode("utf-8") if isinstance(found, bytes) else found
 
 
-def _open(name: str, dataset: str, split: str) -> Any:
-  # Slow to import, and only these questions need it.
+def open_split(name: str) -> Any:
+  """Returns a split's records by number, each a dict of what TFDS decodes.
+
+  Raises:
+    ValueError, OSError: as `TfdsRecords` does.
+  """
+  dataset, _, split = name.removeprefix(PREFIX).rpartition("/")
+  if not dataset or not split:
+    raise ValueError(
+      f"{name} names no split: write {PREFIX}<set>/<split>, as in "
+      f"{PREFIX}natural_questions_open/train."
+    )
+  # Slow to import, and only these records need it.
   import tensorflow_datasets as tfds
 
   try:

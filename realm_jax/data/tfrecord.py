@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of TFRecord files, read in order without TensorFlow.
+"""Records of TFRecord files, in order or by number, without TensorFlow.
 
 A record is its length (u64, little-endian) and that number's checksum, then
 its bytes and theirs. A checksum is a CRC-32C, rotated and offset ("masked").
 """
 
+import array
 from collections.abc import Iterator
+import mmap
+import os
 import struct
 from typing import BinaryIO
 
@@ -34,7 +37,62 @@ def read_records(path: str) -> Iterator[bytes]:
       number += 1
 
 
-def _read_record(file: BinaryIO, head: bytes, where: str) -> bytes:
+class RecordFile:
+  """The records of a file by number, which is memory-mapped."""
+
+  def __init__(self, path: str) -> None:
+    """Finds the records; the bytes of each are checked when asked for.
+
+    Raises:
+      OSError: the file cannot be opened.
+      ValueError: a record's length is not what its checksum says, or leaves
+        the file: it is damaged, cut short, or no TFRecord file.
+    """
+    self._path = path
+    starts = array.array("q")
+    with open(path, "rb") as file:
+      size = os.fstat(file.fileno()).st_size
+      # An empty file cannot be mapped.
+      self._data: mmap.mmap | bytes = b""
+      if size:
+        self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    at = 0
+    while at < size:
+      where = f"{path}: record {len(starts)}"
+      head = self._data[at : at + _HEAD.size]
+      length = _read_length(head, where)
+      starts.append(at)
+      at += _HEAD.size + length + _CHECKSUM.size
+      if at > size:
+        raise ValueError(
+          f"{where}: the file ends {at - size} bytes too early. It was cut "
+          "short: copy it again."
+        )
+    self._starts = starts
+
+  def __len__(self) -> int:
+    return len(self._starts)
+
+  def where(self, index: int) -> str:
+    """Returns "path: record number"."""
+    return f"{self._path}: record {index}"
+
+  def __getitem__(self, index: int) -> bytes:
+    """Returns a record's bytes.
+
+    Raises:
+      ValueError: the checksum does not hold.
+    """
+    start = self._starts[index] + _HEAD.size
+    (length, _) = _HEAD.unpack(self._data[start - _HEAD.size : start])
+    end = start + length
+    data = self._data[start:end]
+    (checksum,) = _CHECKSUM.unpack(self._data[end : end + _CHECKSUM.size])
+    _check(data, checksum, self.where(index))
+    return data
+
+
+def _read_length(head: bytes, where: str) -> int:
   _check_length(head, _HEAD.size, where)
   size, checksum = _HEAD.unpack(head)
   _check(head[:8], checksum, where)
@@ -42,6 +100,11 @@ def _read_record(file: BinaryIO, head: bytes, where: str) -> bytes:
     raise ValueError(
       f"{where}: it claims {size:,} bytes, and at most {_MAX_BYTES:,} are read."
     )
+  return size
+
+
+def _read_record(file: BinaryIO, head: bytes, where: str) -> bytes:
+  size = _read_length(head, where)
   data = file.read(size)
   _check_length(data, size, where)
   tail = file.read(_CHECKSUM.size)

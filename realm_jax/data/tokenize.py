@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 
 from jaxtyping import Int32
 import numpy as np
@@ -18,6 +19,18 @@ from realm_jax import files
 TOKENIZER_FILE = "tokenizer.json"
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUES = "##"
+# Each mark is a piece of its own to BERT. Where English text has no space
+# before or after it, the library's decoder leaves one mostly.
+_MARKS = (
+  re.compile(r"(?<=\w) ?([-\u2013/]) ?(?=\w)"),  # 1990-1995
+  re.compile(r"(?<=[^\Ws]) ?(['\u2019]) ?(?=\w)"),  # o'neil, but workers' party
+  re.compile(r"(?<=s) ?(['\u2019]) ?(?=s\b)"),  # paris's
+  re.compile(r"(?<=\d) ?([.:]) ?(?=\d)"),  # 3.5
+  re.compile(r"(?<=\d) ?(,) ?(?=\d{3}\b)"),  # 1,000
+  re.compile(r"(?<=\b[^\W\d]) ?(\.) ?(?=[^\W\d]\b)"),  # u.s.
+  re.compile(r"([$(]) (?=\w)"),
+  re.compile(r"(?<=\w) ([%)])"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +91,14 @@ class Tokenizer:
     ]
 
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-    """Returns the text of pieces; case and exact spacing are lost."""
-    return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+    """Returns the text of pieces, spaced as English usually is.
+
+    What the vocabulary does not tell apart is lost, case and accents mostly.
+    """
+    text = self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+    for mark in _MARKS:
+      text = mark.sub(r"\1", text)
+    return text
 
   def tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
     """Returns each piece as the vocabulary spells it, "##" included."""

@@ -12,8 +12,8 @@ from realm_jax import workdir as workdirs
 from realm_jax.eval import masked_spans
 from realm_jax.eval import questions as scored_questions
 from realm_jax.eval.figures import INTERVALS
-from realm_jax.eval.finders import Kind
 from realm_jax.eval.predictions import PREDICTIONS, write_evaluation
+from realm_jax.eval.questions import Choice
 
 _LABELS = {
   "exact_match": "exact match",
@@ -24,6 +24,7 @@ _LABELS = {
   "open_book_exact_match": "span exact match, open book",
   "closed_book_exact_match": "span exact match, null document only",
   "retrieval_utility": "retrieval utility, nats a span",
+  "own_words": "candidates that hold the text's own words",
 }
 
 
@@ -36,7 +37,7 @@ def evaluate(
   corpus: str = "",
   step: int = 0,
   limit: int = 0,
-  retriever: Kind = "",
+  retriever: Choice = "",
   read: int = 0,
 ) -> dict[str, Any]:
   """Evaluates a checkpoint, writes and prints the figures.
@@ -54,7 +55,9 @@ def evaluate(
       has moved to; the workdir needs an index of it.
     step: of the checkpoint; 0 for the newest.
     limit: use the first so many lines; 0 for all.
-    retriever: what finds passages for questions; "" for the run's own.
+    retriever: what finds passages for questions; "" for the run's own, "gold"
+      to have those read that questions name, which bounds the reader. A
+      question that names none is answered wrong then.
     read: passages to read for each question, which may be more than in
       training; 0 for openqa.read.
 

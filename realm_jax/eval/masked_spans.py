@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Float32, Int32
 import numpy as np
 from rich.progress import track
 
@@ -25,7 +25,8 @@ from realm_jax.data import collate
 from realm_jax.data.candidates import Candidates, RealmCollator
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.masking import Masked, mask_pieces, pieces_of
-from realm_jax.data.pretrain import MaskedTexts
+from realm_jax.data.own_words import LEAK, held_shares
+from realm_jax.data.pretrain import MaskedTexts, sentence_of
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import Tokenizer, load_tokenizer
 from realm_jax.eval import retrieval
@@ -72,8 +73,12 @@ def read_spans(
   found = []
   for index in range(min(limit or len(texts), len(texts))):
     text = texts[index]
+    sentence = sentence_of(text, text.spans[0]) if text.spans else None
+    if sentence is None:
+      continue
+    text = sentence
     encoding = tokenizer.encode(text.text)[: run.lengths.query - 2]
-    if not text.spans or not len(pieces_of(encoding, text.spans[0])):
+    if not len(pieces_of(encoding, text.spans[0])):
       continue
     chosen, (start, end) = pieces_of(encoding, text.spans[0]), text.spans[0]
     gold_row = corpus.row_of(text.passage_uid) if text.passage_uid else None
@@ -134,15 +139,57 @@ def evaluate_spans(
   }
   neighbors, recall = None, {}
   if retriever:
-    neighbors = _find_passages(retriever, spans, len(passages))
+    neighbors = _find_passages(retriever, spans, run, passages, tokenizer)
     facts["index_version"] = retriever.version.version
     recall = _recall(spans, neighbors, passages)
+    rows = neighbors[:, : run.retrieval.num_candidates - 1]
+    held = _held_shares(spans, run, passages, tokenizer, rows) >= LEAK
+    recall["own_words"] = held.sum(axis=1) / np.maximum(
+      (rows >= 0).sum(axis=1), 1
+    )
   if retriever and run.stage != "realm":
     # Nothing of the checkpoint itself was used.
     return {**facts, "step": retriever.version.step, **summarise(recall)}, []
   filler = _Filler(workdir, step, run, passages, tokenizer, spans)
   found = filler.fill_all(spans, neighbors)
   return {**facts, **summarise({**_columns(found), **recall})}, found
+
+
+def _examples(
+  spans: Sequence[MaskedSpan], run: RunConfig, tokenizer: Tokenizer
+) -> Batch:
+  masked = [span.masked for span in spans]
+  target_mask = np.stack([m.target_mask for m in masked])
+  positions = np.stack([m.positions for m in masked])
+  return {
+    "query": collate.query_rows(
+      [m.ids for m in masked], tokenizer, run.lengths.query
+    ),
+    # One further on: [CLS] comes first.
+    "positions": positions + target_mask.astype(np.int32),
+    "targets": np.stack([m.targets for m in masked]),
+    "target_mask": target_mask,
+  }
+
+
+def _held_shares(
+  spans: Sequence[MaskedSpan],
+  run: RunConfig,
+  corpus: PassageCorpus,
+  tokenizer: Tokenizer,
+  rows: Int32[np.ndarray, "n k"],
+) -> Float32[np.ndarray, "n k"]:
+  """Does `own_words.held_shares` in bounded memory."""
+  parts = [
+    held_shares(
+      _examples(spans[i : i + _BATCH], run, tokenizer),
+      tokenizer,
+      corpus,
+      rows[i : i + _BATCH],
+    )
+    for i in range(0, len(spans), _BATCH)
+  ]
+  return np.concatenate(parts)
 
 
 def _recall(
@@ -164,14 +211,22 @@ def _recall(
 
 
 def _find_passages(
-  retriever: Retriever, spans: Sequence[MaskedSpan], num_passages: int
+  retriever: Retriever,
+  spans: Sequence[MaskedSpan],
+  run: RunConfig,
+  corpus: PassageCorpus,
+  tokenizer: Tokenizer,
 ) -> Int32[np.ndarray, "n depth"]:
   """Returns rows, best first, own ones left out; NULL_ROW for none."""
-  depth = min(max(RECALL_AT), num_passages)
-  # One more than is needed: the own passage may be among them.
-  ids = retriever.search([span.masked.ids for span in spans], depth + 1).ids
+  limit = run.retrieval.exclude_overlap
+  depth = min(max(RECALL_AT), len(corpus))
+  # More than is needed: the own passage may be among them, or its words.
+  num_found = 2 * depth if limit else depth + 1
+  ids = retriever.search([span.masked.ids for span in spans], num_found).ids
   own = np.array([span.source_row for span in spans])
   dropped = ids == own[:, None]
+  if limit:
+    dropped |= _held_shares(spans, run, corpus, tokenizer, ids) >= limit
   order = np.argsort(dropped, axis=1, kind="stable")[:, :depth]
   kept = np.where(dropped, collate.NULL_ROW, ids)
   return np.take_along_axis(kept, order, axis=1)
@@ -242,7 +297,7 @@ class _Filler:
   def _fill_batch(
     self, spans: Sequence[MaskedSpan], neighbors: np.ndarray | None
   ) -> Filled:
-    batch = self._examples(spans)
+    batch = _examples(spans, self._run, self._tokenizer)
     if neighbors is None:
       batch["joints"] = self._null_joints(batch)
       retrieval_log_probs = jnp.zeros((len(spans), 1))
@@ -256,20 +311,6 @@ class _Filler:
       )
       retrieval_log_probs = self._score(self._retriever, batch)
     return jax.device_get(self._fill(self._encoder, retrieval_log_probs, batch))
-
-  def _examples(self, spans: Sequence[MaskedSpan]) -> Batch:
-    masked = [span.masked for span in spans]
-    target_mask = np.stack([m.target_mask for m in masked])
-    positions = np.stack([m.positions for m in masked])
-    return {
-      "query": collate.query_rows(
-        [m.ids for m in masked], self._tokenizer, self._run.lengths.query
-      ),
-      # One further on: [CLS] comes first.
-      "positions": positions + target_mask.astype(np.int32),
-      "targets": np.stack([m.targets for m in masked]),
-      "target_mask": target_mask,
-    }
 
   def _null_joints(self, examples: Batch) -> TokenRows:
     queries = examples["query"]

@@ -73,6 +73,14 @@ PANELS = (
     swaps=True,
   ),
   Panel(
+    name="own_words",
+    title="Leak: candidates that hold the masked text's own words",
+    unit="share of candidates",
+    metrics={"retrieval/own_words": "own words"},
+    from_zero=True,
+    swaps=True,
+  ),
+  Panel(
     name="entropy",
     title="Spread of p(z | x) over the candidates",
     unit="nats",

@@ -57,7 +57,11 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-  """One distinct answer; its mentions are summed as the loss sums them."""
+  """One distinct answer; its mentions are summed as the loss sums them.
+
+  Closed book there is no evidence: the text is joined from pieces, and its
+  probability is theirs together.
+  """
 
   text: str  # In the characters of its best evidence.
   score: float  # log of the sum of exp(span_score) over its mentions.

@@ -1,31 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions scored: the passages that a run finds, and the answers it gives.
 
-A run without a span reader (ict, dpr, realm) is scored by its retriever alone.
+A run without a span reader (ict, dpr, realm) is scored by its retriever alone;
+one that answers closed book, by its answers.
 """
 
-from collections.abc import Sequence
-import dataclasses
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+import functools
+from typing import Any, Literal
 
-from jaxtyping import Bool, Float, Int32
-import numpy as np
 from rich.progress import track
 
 from realm_jax import checkpoints
 from realm_jax import workdir as workdirs
-from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.gold import gold_passages
+from realm_jax.config import RunConfig
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.eval import retrieval, scores
+from realm_jax.eval import retrieval
+from realm_jax.eval.closed_book import ClosedBookAnswerer
 from realm_jax.eval.figures import summarise
 from realm_jax.eval.finders import Finder, Kind, open_finder
 from realm_jax.eval.open_qa import QuestionAnswerer
 from realm_jax.eval.predictions import AnsweredQuestion, QuestionPrediction
+from realm_jax.eval.question_scores import (
+  Asked,
+  Found,
+  first_questions,
+  score_answers,
+  score_reading,
+)
+from realm_jax.eval.reader import PassageReader
+from realm_jax.index.corpora import open_corpora
 from realm_jax.index.search import Neighbors
 
+Choice = Kind | Literal["gold"]
+GOLD: Literal["gold"] = "gold"  # The passages that questions name, not found.
 _AT_ONCE = 64  # Questions read between two moves of the progress bar.
 
 
@@ -36,7 +46,7 @@ def evaluate_questions(
   corpus: str,
   step: int,
   limit: int,
-  retriever: Kind = "",
+  retriever: Choice = "",
   read: int = 0,
 ) -> tuple[dict[str, Any], list[QuestionPrediction]]:
   """Returns figures and, of an openqa run, what was answered.
@@ -51,8 +61,8 @@ def evaluate_questions(
     read: as `evaluate` takes it.
 
   Raises:
-    ValueError: a malformed line, a passage that is not in the corpus, or a
-      run without a retriever.
+    ValueError: a malformed line, a passage that is not in the corpus, a run
+      without a retriever, or a choice that has no meaning for the run.
   """
   run = workdirs.load(workdir)
   if run.stage == "mlm":
@@ -60,32 +70,46 @@ def evaluate_questions(
       f"{workdir} is a run of stage 'mlm', which has no retriever to find "
       "passages for questions: give --texts."
     )
-  questions = Questions(source)
   if run.stage != "openqa":
-    tokenizer = load_tokenizer(run.data.tokenizer)
-    finder = open_finder(workdir, run, tokenizer, corpus=corpus, kind=retriever)
-    return _evaluate_finder(finder, questions, limit), []
+    finder = _open_finder(workdir, run, corpus, retriever)
+    return _evaluate_finder(finder, Questions(source), limit), []
+  questions = Questions(source)
   step = step or checkpoints.newest_step(workdir)
-  answerer = QuestionAnswerer.open(
-    workdir, corpus=corpus, step=step, read=read, retriever=retriever
-  )
-  asked = Asked.read(questions, answerer.corpus, limit)
-  found = answerer.find(asked.texts)
-  answered: list[AnsweredQuestion] = []
-  for start in track(range(0, len(asked), _AT_ONCE), "Reading passages"):
-    here = slice(start, start + _AT_ONCE)
-    answered += answerer.read(
-      asked.texts[here], Neighbors(found.ids[here], found.scores[here])
+  if run.is_closed_book:
+    closed_book = ClosedBookAnswerer.open(
+      workdir, corpus=corpus, step=step, read=read, retriever=retriever
     )
-  figures, predictions = score(
-    asked, found.ids, answered, answerer.corpus, answerer.num_read
-  )
-  facts = {
-    "step": step,
-    "corpus": str(answerer.corpus.directory),
-    "index_version": answerer.index_version,
-  }
-  return {**facts, **figures}, predictions
+    figures, predictions = _answer(
+      closed_book, first_questions(questions, limit)
+    )
+  elif retriever == GOLD:
+    if read:
+      raise ValueError(
+        f"--retriever={GOLD} has the reader read every passage that a question "
+        f"names: leave out --read={read}."
+      )
+    figures, predictions = _read_gold(
+      workdir, run, questions, corpus=corpus, step=step, limit=limit
+    )
+  else:
+    answerer = QuestionAnswerer.open(
+      workdir, corpus=corpus, step=step, read=read, retriever=retriever
+    )
+    asked = Asked.read(questions, answerer.corpus, limit)
+    figures, predictions = _find_and_read(answerer, asked)
+  return {"step": step, **figures}, predictions
+
+
+def _open_finder(
+  workdir: str, run: RunConfig, corpus: str, retriever: Choice
+) -> Finder:
+  if retriever == GOLD:
+    raise ValueError(
+      f"{workdir} is a run of stage {run.stage!r}, which has no reader: "
+      f"--retriever={GOLD} gives one the passages that questions name."
+    )
+  tokenizer = load_tokenizer(run.data.tokenizer)
+  return open_finder(workdir, run, tokenizer, corpus=corpus, kind=retriever)
 
 
 def _evaluate_finder(
@@ -105,120 +129,84 @@ def _evaluate_finder(
   }
 
 
-@dataclasses.dataclass(frozen=True)
-class Asked:
-  """The questions of an evaluation."""
-
-  questions: list[Question]
-  gold_rows: list[Int32[np.ndarray, "_"]]  # Of each; empty if it names none.
-
-  @classmethod
-  def read(
-    cls, questions: Questions, corpus: PassageCorpus, limit: int
-  ) -> "Asked":
-    """Reads the first `limit` questions (0: all); see `gold_passages`."""
-    number = min(limit or len(questions), len(questions))
-    read = [questions[i] for i in range(number)]
-    gold_rows = [
-      gold_passages(question, corpus, questions.where(i))
-      for i, question in enumerate(read)
-    ]
-    return cls(read, gold_rows)
-
-  def __len__(self) -> int:
-    return len(self.questions)
-
-  @property
-  def texts(self) -> list[str]:
-    """The questions as they are asked."""
-    return [question.text for question in self.questions]
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-  """Which of the passages found are what was asked for, best first."""
-
-  by_answer: Bool[np.ndarray, "n k"]
-  by_passage: Bool[np.ndarray, "n k"]
-
-  @classmethod
-  def look_up(
-    cls,
-    asked: Asked,
-    neighbor_ids: Int32[np.ndarray, "n k"],
-    corpus: PassageCorpus,
-  ) -> "Found":
-    """Reads the passages of n questions."""
-    return cls(
-      retrieval.answer_hits(neighbor_ids, corpus, asked.questions),
-      retrieval.passage_hits(neighbor_ids, asked.gold_rows),
-    )
-
-  def columns(self, asked: Asked) -> dict[str, Float[np.ndarray, " n"]]:
-    """Returns recall by question, as `recall_columns` does."""
-    has_gold = np.array([len(rows) > 0 for rows in asked.gold_rows])
-    return retrieval.recall_columns(self.by_answer, self.by_passage, has_gold)
-
-
-def score(
-  asked: Asked,
-  neighbor_ids: Int32[np.ndarray, "n k"],
-  answered: Sequence[AnsweredQuestion],
-  corpus: PassageCorpus,
-  num_read: int,
+def _answer(
+  answerer: ClosedBookAnswerer, questions: Sequence[Question]
 ) -> tuple[dict[str, Any], list[QuestionPrediction]]:
-  """Returns the figures of an evaluation with their intervals, and its lines.
+  answered: list[AnsweredQuestion] = []
+  for here in _parts(len(questions), "Answering questions"):
+    answered += answerer.answer([each.text for each in questions[here]])
+  columns, predictions = score_answers(questions, answered)
+  return {"num_examples": len(questions), **summarise(columns)}, predictions
 
-  Args:
-    asked: n questions.
-    neighbor_ids: the passages found for each, best first; the first
-      `num_read` were read.
-    answered: the questions with their answers.
-    corpus: of the passages.
-    num_read: R.
-  """
-  found = Found.look_up(asked, neighbor_ids, corpus)
-  ranks = zip(_ranks(found.by_answer), _ranks(found.by_passage), strict=True)
-  predictions = [
-    _prediction(question, one, *rank)
-    for question, one, rank in zip(
-      asked.questions, answered, ranks, strict=True
-    )
-  ]
-  columns: dict[str, Any] = {
-    name: np.array([getattr(p, name) for p in predictions], np.float64)
-    for name in ("exact_match", "f1", "regex_search", "oracle_exact_match")
-  }
-  columns["reader_oracle"] = found.by_answer[:, :num_read].any(axis=1)
+
+def _find_and_read(
+  answerer: QuestionAnswerer, asked: Asked
+) -> tuple[dict[str, Any], list[QuestionPrediction]]:
+  found = answerer.find(asked.texts)
+  answered = _read(answerer.read, asked, found)
+  hits = Found.look_up(asked, found.ids, answerer.corpus)
+  columns, predictions = score_reading(asked, hits, answered, answerer.num_read)
   return {
+    "corpus": str(answerer.corpus.directory),
+    "index_version": answerer.index_version,
     "num_examples": len(asked),
-    "num_read": num_read,
-    **summarise({**columns, **found.columns(asked)}),
+    "num_read": answerer.num_read,
+    **summarise({**columns, **hits.columns(asked)}),
   }, predictions
 
 
-def _ranks(hits: Bool[np.ndarray, "n k"]) -> list[int | None]:
-  firsts = retrieval.first_hits(hits).tolist()
-  return [first + 1 if first < hits.shape[1] else None for first in firsts]
-
-
-def _prediction(
-  question: Question,
-  answered: AnsweredQuestion,
-  answer_rank: int | None,
-  passage_rank: int | None,
-) -> QuestionPrediction:
-  texts = [answer.text for answer in answered.answers]
-  best = texts[0] if texts else ""
-  has_patterns = bool(question.patterns)
-  return QuestionPrediction(
-    question=question.text,
-    references=question.answers + question.patterns,
-    answers=answered.answers,
-    exact_match=scores.is_right(best, question),
-    f1=None if has_patterns else scores.token_f1(best, question.answers),
-    regex_search=scores.holds_pattern(best, question) if has_patterns else None,
-    oracle_exact_match=any(scores.is_right(t, question) for t in texts or [""]),
-    answer_rank=answer_rank,
-    passage_rank=passage_rank,
+def _read_gold(
+  workdir: str,
+  run: RunConfig,
+  questions: Questions,
+  *,
+  corpus: str,
+  step: int,
+  limit: int,
+) -> tuple[dict[str, Any], list[QuestionPrediction]]:
+  """Reads the passages that questions name, as if they had been found."""
+  corpora = open_corpora(workdir, run, corpus)
+  passages = corpora.open(corpora.moves()[-1])
+  tokenizer = load_tokenizer(run.data.tokenizer)
+  passages.check_tokenizer(tokenizer)
+  asked = Asked.read(questions, passages, limit)
+  found = asked.named_passages()
+  reader = PassageReader(
+    run,
+    checkpoints.restore_params(workdir, step, "reader"),
+    tokenizer,
+    passages,
+    num_read=found.ids.shape[1],
+    usual_rows=found.ids.reshape(-1),
   )
+  answered = _read(
+    functools.partial(reader.read, corpus=passages), asked, found
+  )
+  hits = Found.look_up(asked, found.ids, passages)
+  columns, predictions = score_reading(asked, hits, answered, reader.num_read)
+  # Recall would tell nothing: no passage was searched for.
+  return {
+    "corpus": str(passages.directory),
+    "index_version": GOLD,
+    "num_examples": len(asked),
+    "num_read": reader.num_read,
+    **summarise(columns),
+  }, predictions
+
+
+def _read(
+  read: Callable[[list[str], Neighbors], list[AnsweredQuestion]],
+  asked: Asked,
+  found: Neighbors,
+) -> list[AnsweredQuestion]:
+  answered: list[AnsweredQuestion] = []
+  for here in _parts(len(asked), "Reading passages"):
+    part = Neighbors(found.ids[here], found.scores[here])
+    answered += read(asked.texts[here], part)
+  return answered
+
+
+def _parts(number: int, task: str) -> Iterator[slice]:
+  """Yields stretches of `number` questions, and shows how far it is."""
+  for start in track(range(0, number, _AT_ONCE), task):
+    yield slice(start, start + _AT_ONCE)

@@ -146,7 +146,7 @@ def _facts(
   }
   if run.stage == "realm":
     facts["Candidates"] = f"{run.retrieval.num_candidates} with the null one"
-  if run.stage in ("realm", "openqa"):
+  if run.searches:
     facts["Refresh"] = _describe_refresh(run.refresh)
   versions = store.list_versions(root)
   if versions:

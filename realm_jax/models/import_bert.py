@@ -9,7 +9,8 @@ write them; `import_realm` reads REALM's models by the same tables.
 from collections.abc import Mapping
 import functools
 import json
-from typing import Any
+import pathlib
+from typing import Any, NamedTuple
 
 from etils import epath
 from flax import traverse_util
@@ -80,6 +81,7 @@ _IGNORED = (
   "cls.seq_relationship.weight",  # Next-sentence prediction: not in REALM.
   "cls.seq_relationship.bias",
 )
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _ACTIVATIONS = {
   "gelu": "gelu",
   "gelu_pytorch_tanh": "gelu_tanh",
@@ -137,6 +139,31 @@ def load_bert(source: str, config: BertConfig) -> dict[str, Params]:
   folder = find_folder(source)
   check_architecture(epath.Path(folder) / "config.json", config)
   return from_tensors(open_tensors(folder), config, str(folder))
+
+
+class Checkpoint(NamedTuple):
+  """A checkpoint of an architecture that need not be known beforehand."""
+
+  folder: epath.Path
+  config: BertConfig
+  settings: dict[str, Any]  # `config.json`, as it stands.
+  tensors: Mapping[str, Tensor]  # By Hugging Face's names.
+
+
+def read_checkpoint(source: str) -> Checkpoint:
+  """Reads a checkpoint whose `config.json` says what it is.
+
+  Args:
+    source: a folder, or the name of a model on the Hugging Face hub.
+
+  Raises:
+    ValueError: no such checkpoint, or not BERT's.
+  """
+  folder = epath.Path(find_folder(source, _TOKENIZER_FILES))
+  settings = folder / "config.json"
+  config = BertConfig(**read_architecture(settings))
+  tensors = open_tensors(pathlib.Path(folder))
+  return Checkpoint(folder, config, json.loads(settings.read_text()), tensors)
 
 
 def from_tensors(

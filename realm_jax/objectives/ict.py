@@ -24,7 +24,8 @@ def in_batch_log_probs(
 
   Args:
     query_embs: of the queries.
-    passage_embs: each query's own passage, then as many further ones for each.
+    passage_embs: each query's own passage, then as many further ones for each;
+      or one passage for as many queries each.
     temperature: that scores are divided by.
     passage_ids: passages of one id are one passage. Where that is a query's
       own, its other copies are left out, with LOG_ZERO: they are no negatives.
@@ -46,5 +47,9 @@ def in_batch_log_probs(
 
 
 def own_passages(num_queries: int, num_passages: int) -> Int[Array, "B"]:
-  """Returns which passage is each query's own: the first of its share."""
-  return jnp.arange(num_queries) * (num_passages // num_queries)
+  """Returns which passage is each query's own.
+
+  Of several passages a query it is the first of its share; several queries a
+  passage share theirs.
+  """
+  return jnp.arange(num_queries) * num_passages // num_queries

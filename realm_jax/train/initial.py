@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from realm_jax import checkpoints
+from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.models.embedder import Embedder
 from realm_jax.models.import_bert import load_bert
@@ -26,9 +27,9 @@ def stage_params(run: RunConfig, rng: jax.Array) -> dict[str, Params]:
   params: dict[str, Params] = {}
   if run.has_retriever:
     params["retriever"] = retriever_params(run, retriever_rng)
-  if run.stage in ("mlm", "realm"):
+  if run.stage in ("mlm", "realm") or run.is_closed_book:
     params["encoder"] = encoder_params(run, encoder_rng)
-  if run.stage == "openqa":
+  elif run.stage == "openqa":
     params["reader"] = reader_params(run, encoder_rng)
   return params
 
@@ -83,7 +84,10 @@ def encoder_params(run: RunConfig, rng: jax.Array) -> Params:
 
 
 def reader_params(run: RunConfig, rng: jax.Array) -> Params:
-  """Returns the span reader: {"bert" from the encoder, "span_head"}."""
+  """Returns the span reader: {"bert", "span_head"}.
+
+  Both come from another reader, and the BERT alone from an encoder.
+  """
   rows = _dummy_rows(run.lengths.joint)
   reader = SpanReader(
     run.encoder,
@@ -94,10 +98,13 @@ def reader_params(run: RunConfig, rng: jax.Array) -> Params:
   if not run.init.encoder:
     return fresh
   source = run.init.encoder
-  if (workdir := _as_workdir(source)) is not None:
-    bert = checkpoints.restore_params(*workdir, "encoder")["bert"]
-  else:
-    bert = load_bert(source, run.encoder)["bert"]
+  if (workdir := _as_workdir(source)) is None:
+    return _with_bert(fresh, load_bert(source, run.encoder)["bert"], source)
+  if workdirs.load(workdir[0]).stage == "openqa":
+    restored = checkpoints.restore_params(*workdir, "reader")
+    checkpoints.check_same_architecture(restored, fresh, source)
+    return restored
+  bert = checkpoints.restore_params(*workdir, "encoder")["bert"]
   return _with_bert(fresh, bert, source)
 
 

@@ -47,7 +47,10 @@ def in_batch_loss(run: RunConfig) -> LossFn:
 
 
 def mlm_loss(run: RunConfig) -> LossFn:
-  """-log p(masked piece | text beside a given passage), a mask's mean."""
+  """-log p(masked piece | text beside a given passage), a mask's mean.
+
+  Closed book, the masks are the answer's places, and no passage is given.
+  """
   encoder = KnowledgeAugmentedEncoder(run.encoder)
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:
@@ -103,7 +106,11 @@ def realm_loss(run: RunConfig) -> LossFn:
       doc_log_probs, log_probs, keep, run.retrieval.marginal
     )
     null = mlm.span_log_likelihood(log_probs[:, 0], keep)
-    return _marginal_sums(run, marginal, null, doc_log_probs, keep)
+    others = batch["candidate_mask"][:, 1:]
+    return {
+      **_marginal_sums(run, marginal, null, doc_log_probs, keep),
+      "retrieval/own_words": _sum(batch["own_words"][:, 1:], others),
+    }
 
   return loss
 
@@ -131,6 +138,16 @@ def _marginal_sums(
 
 
 def openqa_loss(run: RunConfig) -> LossFn:
+  """What goes with the way that passages are found, if any are."""
+  losses: dict[str, Callable[[RunConfig], LossFn]] = {
+    "dense": _orqa_loss,
+    "bm25": _bm25_reader_loss,
+    "none": mlm_loss,
+  }
+  return losses[run.openqa.retriever](run)
+
+
+def _orqa_loss(run: RunConfig) -> LossFn:
   """ORQA's retriever and reader losses, each over the questions it can serve.
 
   A question whose beam (or read passages) holds no answer adds nothing to
@@ -144,8 +161,6 @@ def openqa_loss(run: RunConfig) -> LossFn:
   cost C / R times as much, and they only share out what mass the read ones
   leave. The builder bounds how far the two kinds of scores drift apart.
   """
-  if run.openqa.retriever == "bm25":
-    return _bm25_reader_loss(run)
   embedder = Embedder(run.embedder)
   score_spans = _span_scorer(run)
 

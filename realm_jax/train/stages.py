@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each stage reads: its examples, and how they become batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -12,10 +12,15 @@ from realm_jax.config import RunConfig
 from realm_jax.data import packing
 from realm_jax.data.batches import sample_lengths
 from realm_jax.data.candidates import RealmCollator, choose_candidates
+from realm_jax.data.closed_book import closed_book_length, closed_book_rows
+from realm_jax.data.collate import NULL_ROW
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.ict import ict_rows
+from realm_jax.data.own_words import held_shares
 from realm_jax.data.pairs import (
   PairCollator,
+  all_rows,
+  pair_packings,
   pair_rows,
   wrong_passages,
 )
@@ -56,23 +61,34 @@ class Stage(Protocol):
 
 
 class _Ict:
-  """Pseudo-queries and their passages: the pipeline yields the batch."""
+  """Pseudo-queries and their passages."""
 
   def __init__(self, inputs: Inputs) -> None:
     self.corpus = inputs.corpus
     self.probe: RecallProbe | None = None
     self._inputs = inputs
     self._dataset = ict_rows(inputs.run, inputs.tokenizer, inputs.corpus)
+    share = inputs.run.batch_size // jax.process_count()
+    self._num_rows = dict.fromkeys(("query", "passage"), share)
+    self._packings = pair_packings(
+      inputs.run,
+      {kind: sample_lengths(self._dataset, kind) for kind in self._num_rows},
+      self._num_rows,
+      inputs.corpus.max_pieces,
+      num_devices=jax.local_device_count(),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
 
   def batches(self) -> grain.DatasetIterator:
     return self._inputs.batches(self._dataset)
 
   def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
     del index
-    return examples
+    return self._packings.fit(examples)
 
   def shapes(self) -> Iterator[Batch]:
-    yield self._inputs.stand_in(self._dataset)
+    yield from self._packings.shapes(self._num_rows)
 
 
 class _Dpr:
@@ -92,6 +108,7 @@ class _Dpr:
       run,
       inputs.corpus,
       inputs.tokenizer,
+      sample_lengths(self._dataset, "query"),
       num_devices=jax.local_device_count(),
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -113,13 +130,14 @@ class _Dpr:
       nothing = np.zeros((len(own), 0), np.int32)
       return self._collator(examples, nothing, self.corpus)
     dpr = self._inputs.run.dpr
-    found = self._searcher.search(examples["query"], index, dpr.search)
+    queries = all_rows(examples["query"])
+    found = self._searcher.search(queries, index, dpr.search)
     negatives = [
       wrong_passages(
         self._questions[int(number)], row, ids, index.corpus, dpr.negatives
       )
       for number, row, ids in zip(
-        examples["index"],
+        examples["index"][:, 0],
         self.corpus.rows_in(index.corpus, own).tolist(),
         found.ids,
         strict=True,
@@ -128,24 +146,25 @@ class _Dpr:
     return self._collator(examples, np.stack(negatives), index.corpus)
 
   def shapes(self) -> Iterator[Batch]:
-    yield from self._collator.shapes(self._inputs.stand_in(self._dataset))
+    yield from self._collator.shapes()
 
 
-class _Reading:
-  """Masked texts, each beside its own passage or the null document."""
+class _Filling:
+  """Joint rows with masks to be filled, each beside what it is given."""
 
-  def __init__(self, inputs: Inputs) -> None:
+  def __init__(
+    self, inputs: Inputs, dataset: grain.MapDataset, longest: int
+  ) -> None:
     run = inputs.run
     self.corpus = inputs.corpus
     self.probe: RecallProbe | None = None
-    self._inputs = inputs
-    self._dataset = reading_rows(run, inputs.tokenizer, inputs.corpus)
+    self._inputs, self._dataset = inputs, dataset
     self._share = run.batch_size // jax.process_count()
     num_parts = run.optimizer.accumulate_steps
     lengths = sample_lengths(self._dataset, "joint")
     self._packing = packing.plan(
       packing.simulate(lengths, self._share // num_parts),
-      run.lengths.joint,
+      longest,
       model_width=run.encoder.hidden_size,
       multiple=jax.local_device_count(),
       process_count=jax.process_count(),
@@ -164,6 +183,20 @@ class _Reading:
     first = self._inputs.stand_in(self._dataset)
     for joint in self._packing.shapes(self._share):
       yield {**first, "joint": joint}
+
+
+def _reading(inputs: Inputs) -> _Filling:
+  """Masked texts, each beside its own passage or the null document."""
+  run = inputs.run
+  rows = reading_rows(run, inputs.tokenizer, inputs.corpus)
+  return _Filling(inputs, rows, run.lengths.joint)
+
+
+def _closed_book(inputs: Inputs) -> _Filling:
+  """Questions beside the null document, with masks for the answer."""
+  run = inputs.run
+  rows = closed_book_rows(run, inputs.tokenizer, Questions(run.data.train))
+  return _Filling(inputs, rows, closed_book_length(run))
 
 
 class _Realm:
@@ -205,13 +238,19 @@ class _Realm:
 
   def prepare(self, examples: Any, index: IndexVersion | None) -> Batch:
     assert index is not None  # A stage with a probe is given one.
-    num_candidates = self._inputs.run.retrieval.num_candidates
+    retrieval = self._inputs.run.retrieval
     # K, not K - 1: one of them may be the text's own passage.
-    found = self._searcher.search(examples["query"], index, num_candidates)
+    num_found = retrieval.num_candidates
+    if retrieval.exclude_overlap:
+      num_found *= 2  # Several may hold its words.
+    ids = self._searcher.search(examples["query"], index, num_found).ids
+    if retrieval.exclude_overlap:
+      held = held_shares(examples, self._inputs.tokenizer, index.corpus, ids)
+      ids = np.where(held < retrieval.exclude_overlap, ids, NULL_ROW)
     source_rows = self.corpus.rows_in(index.corpus, examples["source_row"])
-    if not self._inputs.run.retrieval.exclude_own:
-      source_rows = np.full_like(source_rows, -1)
-    chosen = choose_candidates(found.ids, source_rows, num_candidates)
+    if not retrieval.exclude_own:
+      source_rows = np.full_like(source_rows, NULL_ROW)
+    chosen = choose_candidates(ids, source_rows, retrieval.num_candidates)
     return self._collator.over(index.corpus)(examples, chosen)
 
   def shapes(self) -> Iterator[Batch]:
@@ -239,22 +278,23 @@ def open_stage(run: RunConfig) -> Stage:
         f"{name}.vocab_size ({bert.vocab_size}) is below the tokenizer's "
         f"{tokenizer.vocab_size} pieces ({run.data.tokenizer})."
       )
-  inputs = Inputs(run, tokenizer, corpus)
   if run.stage in ("dpr", "openqa") and not run.data.train:
     raise ValueError(
       "data.train must name questions, a JSONL file or tfds:<set>/<split>, got "
       "''."
     )
-  if run.stage == "ict":
-    return _Ict(inputs)
-  if run.stage == "dpr":
-    return _Dpr(inputs)
-  if run.stage == "mlm":
-    return _Reading(inputs)
-  if run.stage == "realm":
-    return _Realm(inputs)
-  return (
-    Bm25QaStage(inputs)
-    if run.openqa.retriever == "bm25"
-    else OpenQaStage(inputs)
-  )
+  opener = _STAGES.get(run.stage) or _QA_STAGES[run.openqa.retriever]
+  return opener(Inputs(run, tokenizer, corpus))
+
+
+_STAGES: dict[str, Callable[[Inputs], Stage]] = {
+  "ict": _Ict,
+  "dpr": _Dpr,
+  "mlm": _reading,
+  "realm": _Realm,
+}
+_QA_STAGES: dict[str, Callable[[Inputs], Stage]] = {
+  "dense": OpenQaStage,
+  "bm25": Bm25QaStage,
+  "none": _closed_book,
+}

@@ -194,7 +194,11 @@ def test_a_vocabulary_above_16_bits_is_kept(
   passage = corpus_writer.Passage(uid="a", title="", text="x")
   none = np.zeros(0, np.int32)
   with writer:
-    writer.add(passage, none, ids, np.zeros(1, np.int32), starts_document=True)
+    writer.append(
+      writer.format.store(
+        passage, none, ids, np.zeros(1, np.int32), starts_document=True
+      )
+    )
     writer.finish({})
   corpus = PassageCorpus.open(tmp_path / "c")
   np.testing.assert_array_equal(corpus.body_ids(0), ids)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import json
 
 import jax
@@ -28,14 +29,21 @@ def ask(tmp_path):
   return write
 
 
-def run_over(path, negatives=0):
+def run_over(path, **dpr):
   return RunConfig(
     stage="dpr",
     batch_size=2,
     data=DataConfig(train=path),
     lengths=LengthConfig(query=16, passage=48, joint=72),
-    dpr=DprConfig(negatives=negatives),
+    dpr=DprConfig(**dpr),
   )
+
+
+QUERY_LENGTHS = np.array([4, 5, 6])
+
+
+def stacked(*rows):
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 def rows_over(path, corpus, tokenizer):
@@ -49,9 +57,9 @@ def test_a_pair_is_a_question_and_the_passage_that_it_names(
   rows = rows_over(path, tiny_corpus, tiny_tokenizer)
   for epoch in ([0, 1], [2, 3]):
     found = {
-      int(rows[i]["index"]): (
+      int(rows[i]["index"][0]): (
         int(rows[i]["passage_row"]),
-        tiny_tokenizer.decode(rows[i]["query"]["ids"][1:3]),
+        tiny_tokenizer.decode(rows[i]["query"]["ids"][0, 1:3]),
       )
       for i in epoch
     }
@@ -59,6 +67,59 @@ def test_a_pair_is_a_question_and_the_passage_that_it_names(
       0: (tiny_corpus.row_of("country-3"), "0"),
       2: (tiny_corpus.row_of("country-7"), "2"),
     }
+
+
+def test_questions_of_a_passage_are_asked_together(
+  ask, tiny_corpus, tiny_tokenizer, unpacked
+):
+  """Each once an epoch, and again only where an example lacks one."""
+  uids = ["country-3"] * 5 + ["country-7"] * 2 + ["country-1"]
+  path = ask(uids)
+  run = run_over(path, questions=2)
+  rows = pairs.pair_rows(run, tiny_tokenizer, tiny_corpus, Questions(path))
+  for epoch in (range(5), range(5, 10)):
+    asked = [rows[i]["index"].tolist() for i in epoch]
+    for example, place in zip(asked, epoch, strict=True):
+      named = {tiny_corpus.row_of(uids[i]) for i in example}
+      assert named == {int(rows[place]["passage_row"])}
+    counts = np.bincount(np.ravel(asked))
+    assert counts[:5].tolist().count(1) == 4
+    assert counts.sum() == 10
+    assert counts[5:].tolist() == [1, 1, 2]
+  assert [rows[i]["index"].tolist() for i in range(5)] != asked
+
+  collator = pairs.PairCollator(run, tiny_corpus, tiny_tokenizer, QUERY_LENGTHS)
+  examples = stacked(rows[0], rows[1])
+  nothing = np.zeros((2, 0), np.int32)
+  batch = collator(examples, nothing, tiny_corpus)
+  found = unpacked(batch["query"], "ids")
+  for row, query in zip(
+    found, [*rows[0]["query"]["ids"], *rows[1]["query"]["ids"]], strict=True
+  ):
+    np.testing.assert_array_equal(row, query[: len(row)])
+  assert len(batch["passage"]["order"]) == 2
+
+
+def test_passages_of_one_title_come_side_by_side(ask, tiny_tokenizer, tmp_path):
+  documents = [
+    Document(title=f"Title {i // 5}", text=f"Text {i}.", uid=f"d{i}")
+    for i in range(15)
+  ]
+  corpus = build_corpus(
+    documents, tiny_tokenizer, tmp_path / "titles", max_pieces=48
+  )
+  path = ask([document.uid for document in documents])
+  run = run_over(path, same_title=3)
+  rows = pairs.pair_rows(run, tiny_tokenizer, corpus, Questions(path))
+  order = [int(rows[i]["passage_row"]) for i in range(30)]
+  for epoch in (order[:15], order[15:]):
+    assert sorted(epoch) == list(range(15))
+    titles = [corpus.passage(row).title for row in epoch]
+    runs = [len(list(group)) for _, group in itertools.groupby(titles)]
+    # Of five passages of a title, three come together and two.
+    assert len(runs) <= 6
+    assert set(runs) <= {2, 3, 4, 5, 6}
+  assert order[:15] != order[15:]
 
 
 def test_negatives_are_the_best_passages_found_that_answer_nothing(tiny_corpus):
@@ -88,11 +149,11 @@ def test_a_batch_has_each_question_s_own_passage_and_then_its_negatives(
   path = ask(["country-3", "country-7"])
   rows = rows_over(path, tiny_corpus, tiny_tokenizer)
   examples = {
-    "query": rows[0]["query"],
+    "query": stacked(rows[0]["query"], rows[1]["query"]),
     "passage_row": np.array([3, 7], np.int32),
   }
   collator = pairs.PairCollator(
-    run_over(path, negatives=2), tiny_corpus, tiny_tokenizer
+    run_over(path, negatives=2), tiny_corpus, tiny_tokenizer, QUERY_LENGTHS
   )
   null = collate.NULL_ROW
   negatives = np.array([[5, 6], [8, null]], np.int32)
@@ -105,7 +166,7 @@ def test_a_batch_has_each_question_s_own_passage_and_then_its_negatives(
       tiny_corpus, tiny_tokenizer, np.array([row]), 48
     )
     np.testing.assert_array_equal(found, expected["ids"][expected["mask"]])
-  shapes = [jax.tree.map(np.shape, each) for each in collator.shapes(examples)]
+  shapes = [jax.tree.map(np.shape, each) for each in collator.shapes()]
   assert jax.tree.map(np.shape, batch) in shapes
 
 
@@ -122,10 +183,13 @@ def test_negatives_of_another_corpus_are_told_by_their_uid(
   )
   path = ask(["country-3", "country-7"])
   collator = pairs.PairCollator(
-    run_over(path, negatives=1), tiny_corpus, tiny_tokenizer
+    run_over(path, negatives=1), tiny_corpus, tiny_tokenizer, QUERY_LENGTHS
   )
   query = rows_over(path, tiny_corpus, tiny_tokenizer)[0]["query"]
-  examples = {"query": query, "passage_row": np.array([3, 7], np.int32)}
+  examples = {
+    "query": stacked(query, query),
+    "passage_row": np.array([3, 7], np.int32),
+  }
   batch = collator(examples, np.array([[0], [1]], np.int32), other)
   assert batch["passage_row"].tolist() == [3, -1, 7, 5]
 

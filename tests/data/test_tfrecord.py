@@ -97,3 +97,31 @@ def test_records_are_read_one_at_a_time(path):
   assert [next(reading) for _ in _RECORDS] == _RECORDS
   with pytest.raises(ValueError, match="record 4"):
     next(reading)
+
+
+def test_records_come_by_number(path):
+  file = tfrecord.RecordFile(path)
+  assert [file[i] for i in (3, 0, 2, 1)] == [_RECORDS[i] for i in (3, 0, 2, 1)]
+  assert len(file) == 4 and file.where(2) == f"{path}: record 2"
+
+
+def test_damage_is_found_when_a_record_is_asked_for(path):
+  with open(path, "r+b") as damaged:
+    damaged.seek(12)
+    damaged.write(b"F")
+  file = tfrecord.RecordFile(path)
+  assert file[1] == _RECORDS[1]
+  with pytest.raises(ValueError, match="record 0: checksum"):
+    file[0]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_file_cut_short_is_refused_at_once(path, cut):
+  os.truncate(path, os.path.getsize(path) - cut)
+  with pytest.raises(ValueError, match=r"record 3: the file ends \d+ bytes"):
+    tfrecord.RecordFile(path)
+
+
+def test_an_empty_file_has_no_records(tmp_path):
+  (tmp_path / "x.tfr").touch()
+  assert len(tfrecord.RecordFile(str(tmp_path / "x.tfr"))) == 0

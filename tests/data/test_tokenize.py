@@ -109,6 +109,31 @@ def test_vocab_txt_is_read_with_its_case(tmp_path, lowercase):
   assert tokenizer.mask_id == 4
 
 
+@pytest.mark.parametrize(
+  "text",
+  [
+    "1,000 men, 20 km",
+    "3.5% of 10:30",
+    "1990-1995",
+    "1990\u20131995 and/or",
+    "u.s. or d.c",
+    "o'neil's",
+    "paris's",
+    "mr. smith. 2",
+    "in may, 1,200,300",
+    "$5 (five)",
+  ],
+)
+def test_decode_joins_what_english_joins(text):
+  pieces = sorted({*text, *("##" + c for c in text)} - {" ", "## "})
+  specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+  vocabulary = {p: i for i, p in enumerate([*specials, *pieces])}
+  tokenizer = tokenize.Tokenizer(
+    tokenize._wordpiece(vocabulary, lowercase=True)
+  )
+  assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
 def test_decode_leaves_special_tokens_out(tiny_tokenizer):
   ids = tiny_tokenizer.encode("the capital of bakodia").ids
   row = [tiny_tokenizer.cls_id, *ids.tolist(), tiny_tokenizer.sep_id]

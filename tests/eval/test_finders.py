@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
 
 from realm_jax import checkpoints, config
 from realm_jax import workdir as workdir_lib
+from realm_jax.data.corpus import build_corpus
+from realm_jax.data.records import Document
 from realm_jax.eval import evaluate, open_qa
 from realm_jax.eval.finders import open_finder
 from realm_jax.index.bm25 import Bm25Index
@@ -115,6 +119,76 @@ def test_a_retriever_alone_is_scored_together_with_words(workdirs, data_dir):
   )
   assert figures["step"] == STEP
   assert figures["index_version"].endswith(" + bm25")
+
+
+@pytest.mark.parametrize("trained_with", ["dense", "bm25"])
+def test_a_reader_given_the_gold_passage_needs_no_index(
+  trained_with, bm25_workdir, workdirs, data_dir, tmp_path, corpus
+):
+  workdir = tmp_path / "run"
+  source = {"dense": workdirs["openqa"], "bm25": bm25_workdir}[trained_with]
+  shutil.copytree(source, workdir, ignore=shutil.ignore_patterns("index"))
+  figures = evaluate.evaluate(
+    str(workdir),
+    questions=str(data_dir / "questions.jsonl"),
+    predictions=str(tmp_path / "found.jsonl"),
+    retriever="gold",
+  )
+  assert figures["index_version"] == "gold" and figures["num_read"] == 1
+  assert not [name for name in figures if "recall" in name]
+  lines = (tmp_path / "found.jsonl").read_text().splitlines()
+  assert len(lines) == figures["num_examples"] == 10
+  for line in map(json.loads, lines):
+    country = line["question"].split("capital of ")[1].rstrip("?")
+    for answer in line["answers"]:
+      assert {e["uid"] for e in answer["evidence"]} == {f"{country}/capital"}
+      assert answer["evidence"][0]["retrieval_prob"] == 1.0
+
+
+def test_all_parts_of_a_passage_are_read_and_a_question_without_is_wrong(
+  workdirs, tokenizer, tmp_path, write_lines
+):
+  """Of parts, that is, those that hold the answer."""
+  text = "Rome is old. " * 12
+  document = Document(title="Italy", text=text, uid="Italy")
+  cut = build_corpus([document], tokenizer, tmp_path / "cut", max_pieces=24)
+  question = {"question": "Rome?", "answers": ["Rome"]}
+  figures = evaluate.evaluate(
+    workdirs["openqa"],
+    questions=write_lines(
+      tmp_path / "q.jsonl", [{**question, "passage_id": "Italy"}, question]
+    ),
+    predictions=str(tmp_path / "found.jsonl"),
+    corpus=str(cut.directory),
+    retriever="gold",
+  )
+  assert figures["num_read"] == len(cut) > 1
+  assert figures["reader_oracle"] == 0.5
+  lines = (tmp_path / "found.jsonl").read_text().splitlines()
+  named, unnamed = map(json.loads, lines)
+  assert named["answers"][0]["evidence"][0]["retrieval_prob"] == pytest.approx(
+    1 / len(cut)
+  )
+  assert unnamed["answers"] == [] and not unnamed["exact_match"]
+
+
+@pytest.mark.parametrize(
+  ("stage", "flags", "message"),
+  [
+    ("realm", {}, "stage 'realm', which has no reader"),
+    ("openqa", {"read": 2}, "every passage that a question names"),
+    ("openqa", {}, "None of 1 questions names its passage"),
+  ],
+)
+def test_what_gold_passages_do_not_go_with_is_refused(
+  workdirs, tmp_path, write_lines, stage, flags, message
+):
+  question = {"question": "Who?", "answers": ["me"]}
+  path = write_lines(tmp_path / "q.jsonl", [question])
+  with pytest.raises(ValueError, match=message):
+    evaluate.evaluate(
+      workdirs[stage], questions=path, retriever="gold", **flags
+    )
 
 
 def test_texts_are_searched_as_in_training(workdirs, data_dir):

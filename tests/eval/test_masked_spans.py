@@ -161,6 +161,28 @@ def test_predictions_equal_those_of_one_candidate_at_a_time(
     np.mean([p.retrieval_utility for p in found])
   )
   assert figures["num_examples"] == len(spans) and figures["num_skipped"] == 0
+  shares = [
+    _leak_share(span, prediction, tokenizer)
+    for span, prediction in zip(spans, found, strict=True)
+  ]
+  assert figures["own_words"] == pytest.approx(np.mean(shares))
+
+
+def _leak_share(span, prediction, tokenizer):
+  """Of the candidates that hold half of a text's runs of five pieces."""
+  ids = span.masked.ids.copy()
+  keep = span.masked.target_mask
+  ids[span.masked.positions[keep]] = span.masked.targets[keep]
+  wanted = {run for run in _runs(ids) if tokenizer.mask_id not in run}
+  held = [
+    len(wanted & _runs(tokenizer.encode(candidate.text).ids))
+    for candidate in prediction.candidates[1:]
+  ]
+  return np.mean([count >= max(1, 0.5 * len(wanted)) for count in held])
+
+
+def _runs(ids):
+  return {tuple(ids[i : i + 5].tolist()) for i in range(len(ids) - 4)}
 
 
 def test_the_texts_own_passage_is_never_a_candidate(workdirs, data_dir, spans):

@@ -2,71 +2,14 @@
 import numpy as np
 import pytest
 
-from realm_jax.data.records import Question
 from realm_jax.eval import questions, scores
 from realm_jax.eval.open_qa import QuestionAnswerer
-from realm_jax.eval.predictions import Answer, AnsweredQuestion
 
 
 def _evaluate(workdir, source, limit=0):
   return questions.evaluate_questions(
     workdir, str(source), corpus="", step=0, limit=limit
   )
-
-
-def _answered(*texts):
-  answers = tuple(
-    Answer(text=text, score=0.0, probability=0.1, evidence=()) for text in texts
-  )
-  return AnsweredQuestion(question="?", answers=answers)
-
-
-def test_figures_and_lines_by_hand(corpus):
-  italy, peru, chad = (
-    corpus.row_of(f"{name}/capital") for name in ("Italy", "Peru", "Chad")
-  )
-  asked = questions.Asked(
-    [
-      Question(text="1", answers=("Rome",)),
-      Question(text="2", answers=("the City of Lima", "none")),
-      Question(text="3", patterns=("N.Djamena",)),
-      Question(text="4", answers=("Oslo",)),
-    ],
-    [np.array(rows, np.int32) for rows in ([italy], [peru], [], [chad])],
-  )
-  found = np.array([[italy, peru, chad]] * 4, np.int32)
-  figures, lines = questions.score(
-    asked,
-    found,
-    [
-      _answered("Rome!"),
-      _answered("Rome", "Lima", "city of Lima"),
-      _answered("in N'Djamena"),
-      _answered(),
-    ],
-    corpus,
-    num_read=2,
-  )
-  assert [line.exact_match for line in lines] == [True, False, False, False]
-  assert [line.oracle_exact_match for line in lines] == [1, 1, 0, 0]
-  assert [line.regex_search for line in lines] == [None, None, True, None]
-  assert [line.f1 for line in lines] == [1.0, 0.0, None, 0.0]
-  assert [line.answer_rank for line in lines] == [1, None, 3, None]
-  assert [line.passage_rank for line in lines] == [1, 2, None, 3]
-  assert lines[2].references == ("N.Djamena",)
-  intervals = figures.pop("intervals")
-  assert figures == {
-    "num_examples": 4,
-    "num_read": 2,
-    "exact_match": 0.25,
-    "f1": pytest.approx(1 / 3),  # Of the three that have strings.
-    "regex_search": 1.0,  # Of the one that has patterns.
-    "oracle_exact_match": 0.5,
-    "reader_oracle": 0.25,  # Two passages of three were read.
-    "answer_recall_at_1": 0.25,
-    "passage_recall_at_1": pytest.approx(1 / 3),  # Of the three that name one.
-  }
-  assert intervals.keys() == figures.keys() - {"num_examples", "num_read"}
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,15 @@ def test_a_table_compares_like_with_like(fake_minilm, size):
   found = parse(raw)
 
   assert found == table.table(size, "some/where", "questions")
-  qa = {name: s for name, s in found.stages.items() if s.stage == "openqa"}
+  qa = {n: s for n, s in found.stages.items() if n.startswith("qa_")}
+  closed = qa.pop("qa_closed")
   same = {dataclasses.replace(s, init=InitConfig()) for s in qa.values()}
   bm25 = dataclasses.replace(qa["qa_bm25"], init=InitConfig())
   dense = dataclasses.replace(bm25.openqa, retriever="dense")
   assert same == {bm25, dataclasses.replace(bm25, openqa=dense)}
   assert len({s.init.encoder for s in qa.values()}) == 1
+  assert closed.is_closed_book and closed.init.encoder == "stage:reading"
+  assert closed.data == qa["qa_bm25"].data
   dpr = [s for s in found.stages.values() if s.stage == "dpr"]
   assert len({dataclasses.replace(s, init=InitConfig()) for s in dpr}) == 1
   # Validation questions are scored, and probe retrieval; none is trained on.
@@ -84,9 +87,15 @@ def test_stages_are_trained_up_to_the_directory_itself(
   made = [task.made.parent for task in ran]
   assert made[-1] == directory
   names = [path.name for path in made[:-1]]
-  assert sorted(names) == ["dpr_realm-3", "ict-3", "reading-3", "realm-3"]
+  assert sorted(names) == [
+    "dpr_realm-3",
+    "ict-3",
+    "reader-3",
+    "reading-3",
+    "realm-3",
+  ]
   assert ran[-1].what["openqa"]["retriever"] == "dense"
-  assert ran[-1].what["init"]["retriever"] == str(made[-2])
+  assert ran[-1].what["init"]["retriever"] == str(made[-3])
 
 
 def test_minilm_is_found_without_being_imported(tmp_path, monkeypatch):

@@ -26,7 +26,11 @@ def data(tmp_path_factory, tiny_tokenizer, tiny_corpus):
   tiny_tokenizer.save(folder / "tokenizer")
   (folder / "corpus").symlink_to(tiny_corpus.directory)
   lines = [
-    {"question": f"Capital of {p.title}?", "answers": [p.text.split()[5][:-1]]}
+    {
+      "question": f"Capital of {p.title}?",
+      "answers": [p.text.split()[5][:-1]],
+      "passage_uid": p.uid,
+    }
     for p in tiny_corpus.passages(range(8))
   ]
   text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -56,11 +60,12 @@ def table(data, workdir):
 
 
 def finished(data, workdir):
-  """Runs a table to its end; returns what it said and its cells."""
+  """Runs a table to its end; returns what it said and its cells by row."""
   with table(data, workdir) as process:
     said, _ = process.communicate(timeout=PATIENCE_SECONDS)
   assert process.returncode == 0, said
-  return said, json.loads((workdir / "table.json").read_text())
+  cells = json.loads((workdir / "table.json").read_text())
+  return said, {cell["row"]: cell for cell in cells}
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +78,19 @@ def undisturbed(data, tmp_path_factory):
 def test_a_table_is_trained_scored_printed_and_not_made_twice(
   data, undisturbed
 ):
-  workdir, said, (cell,) = undisturbed
-  assert "| ICT only | 0 |" in said
-  assert cell["figures"]["num_examples"] == 4
-  assert set(cell["seconds"]) == {"ict", "qa", "evaluation"}
-  assert min(cell["seconds"].values()) > 0
+  workdir, said, cells = undisturbed
+  assert "| ICT only | 0 |" in said and "| Closed book | 0 |" in said
+  for cell in cells.values():
+    assert cell["figures"]["num_examples"] == 4
+    assert min(cell["seconds"].values()) > 0
+  assert set(cells["ict"]["seconds"]) == {"ict", "qa", "evaluation"}
+  assert set(cells["closed"]["seconds"]) == {"closed", "evaluation"}
+  # The gold passage was not searched for, and closed book none was.
+  recall = [r for r, c in cells.items() if "answer_recall_at_5" in c["figures"]]
+  assert recall == ["ict"]
 
   began = time.time()
-  assert finished(data, workdir)[1] == [cell]
+  assert finished(data, workdir)[1] == cells
   changed = [p for p in workdir.rglob("*") if p.stat().st_mtime > began]
   assert {p.name for p in changed if p.is_file()} == {
     ".lock",
@@ -106,9 +116,10 @@ def test_a_table_that_was_killed_ends_with_the_same_figures(
     else:
       process.kill()
     process.wait()
-    said, (cell,) = finished(data, tmp_path)
+    said, cells = finished(data, tmp_path)
 
   assert ("Waiting for what still works" in said) != whole_group
-  _, _, (wanted,) = undisturbed
+  _, _, wanted = undisturbed
   assert (tmp_path / "stages" / "ict-0.json").read_text() == ict
-  assert cell["figures"] == wanted["figures"]
+  for row, cell in cells.items():
+    assert cell["figures"] == wanted[row]["figures"]

@@ -14,11 +14,19 @@ def get_config(folder):
     run = config.parse(tiny_run.get_config(f"{name},{folder}"))
     return dataclasses.replace(run, init=InitConfig(**init))
 
+  closed = stage("openqa")
+  closed_book = dataclasses.replace(closed.openqa, retriever="none")
+  few = "--limit=4"
   return Table(
     questions=f"{folder}/questions.jsonl",
     stages={
       "ict": stage("ict"),
       "qa": stage("openqa", retriever="stage:ict"),
+      "closed": dataclasses.replace(closed, openqa=closed_book),
     },
-    rows={"ict": Row(label="ICT only", stage="qa", flags=("--limit=4",))},
+    rows={
+      "ict": Row(label="ICT only", stage="qa", flags=(few,)),
+      "gold": Row(label="Gold", stage="qa", flags=(few, "--retriever=gold")),
+      "closed": Row(label="Closed book", stage="closed", flags=(few,)),
+    },
   ).to_config_dict()

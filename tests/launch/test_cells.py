@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 import sys
 
@@ -17,7 +18,7 @@ with open(log, "a") as file:
   file.write(f"{kind} {made.stem}\\n")
 if made.stem == os.environ.get("FAILING", ""):
   raise SystemExit(3)
-if kind == "train":
+if kind != "evaluate":
   made.mkdir(parents=True, exist_ok=True)
   (made / "config.json").touch()
 else:
@@ -48,7 +49,9 @@ def fake(monkeypatch, tmp_path):
   monkeypatch.setattr(
     tasks,
     "realm",
-    lambda name, predictions, **_: made.command(name, predictions),
+    lambda name, workdir, predictions=None, **_: made.command(
+      name, predictions or workdir / "index"
+    ),
   )
   return made
 
@@ -115,6 +118,31 @@ def test_stages_start_from_the_workdirs_of_their_own_seed(fake, tmp_path):
   assert what["seed"] == 1
   realm = tmp_path / "table" / "stages" / "realm-1"
   assert what["init"] == {"retriever": str(realm), "encoder": "bert"}
+
+
+def test_seeds_share_some_stages_and_rows_have_some_seeds(fake, tmp_path):
+  rows = TABLE.rows | {"orqa": Row(label="", stage="orqa", seeds=(1,))}
+  table = dataclasses.replace(TABLE, rows=rows, once=("ict", "realm"))
+  Cells(table, str(tmp_path / "table")).run()
+  assert [line.removeprefix("train ") for line in fake.ran()] == [
+    *("ict-0", "realm-0", "qa-0", "evaluate realm-0"),
+    *("orqa-1", "evaluate orqa-1", "qa-1", "evaluate realm-1"),
+  ]
+  record = tmp_path / "table" / "stages" / "qa-1.json"
+  start = json.loads(record.read_text())["what"]["init"]["retriever"]
+  assert start == str(tmp_path / "table" / "stages" / "realm-0")
+
+
+def test_a_retriever_that_trained_without_an_index_gets_one(fake, tmp_path):
+  table = Table(
+    questions="q.jsonl",
+    stages={"ict": RunConfig(stage="ict")},
+    rows={"ict": Row(label="", stage="ict")},
+  )
+  Cells(table, str(tmp_path / "table")).run()
+  assert fake.ran() == ["train ict-0", "build-index index", "evaluate ict-0"]
+  Cells(table, str(tmp_path / "table")).run()
+  assert fake.ran() == []
 
 
 def test_a_table_goes_on_where_it_failed(fake, tmp_path, monkeypatch):

@@ -19,20 +19,22 @@ STAGES = {
   "from-realm": started("stage:realm@40", "stage:realm"),
 }
 ROWS = {
-  "orqa": Row(label="ICT only", stage="from-ict"),
+  "orqa": Row(label="ICT only", stage="from-ict", seeds=(7,)),
   "realm": Row(label="REALM", stage="from-realm", flags=("--limit=3",)),
 }
-TABLE = Table(questions="q.jsonl", stages=STAGES, rows=ROWS, seeds=(0, 7))
+TABLE = Table(
+  questions="q.jsonl", stages=STAGES, rows=ROWS, seeds=(0, 7), once=("ict",)
+)
 
 
 def test_a_table_survives_the_form_in_which_flags_change_it():
   raw = TABLE.to_config_dict()
   assert tables.parse(raw) == TABLE
   raw.stages.ict.num_steps = 12
-  raw.seeds = (3,)
+  raw.seeds = (3, 7)
   changed = tables.parse(raw)
   assert changed.stages["ict"].num_steps == 12
-  assert changed.seeds == (3,)
+  assert changed.seeds == (3, 7)
 
 
 def test_a_chain_has_each_stage_once_after_those_it_starts_from():
@@ -45,10 +47,16 @@ def test_a_chain_has_each_stage_once_after_those_it_starts_from():
   [
     ({"questions": ""}, "questions must name"),
     ({"seeds": ()}, "at least one row and one seed"),
+    ({"seeds": (3,)}, r"Row 'orqa' has the seeds \(7,\), and the table \(3,\)"),
     ({"rows": {}}, "at least one row"),
     (
       {"rows": {"x": Row(label="", stage="none")}},
       r"Row 'x' names the stage 'none', and there are \['from-ict', .*'realm'",
+    ),
+    ({"once": ("nowhere",)}, "once names the stage 'nowhere'"),
+    (
+      {"once": ("realm",)},
+      r"once names 'realm', which starts from \['ict'\]: name those",
     ),
     ({"rows": {"../x": Row(label="", stage="ict")}}, r"'\.\./x' names a stage"),
     (

@@ -34,6 +34,14 @@ def test_further_passages_of_a_query_are_everyone_s_negatives():
   assert ict.own_passages(2, 6).tolist() == [0, 3]
 
 
+def test_several_queries_have_one_passage_as_their_own():
+  assert ict.own_passages(6, 2).tolist() == [0, 0, 0, 1, 1, 1]
+  log_probs = ict.in_batch_log_probs(
+    jnp.ones((6, 2)), jnp.zeros((2, 2)), 1.0, jnp.array([4, 5])
+  )
+  np.testing.assert_allclose(np.exp(log_probs), 1 / 2, rtol=1e-6)
+
+
 def test_other_copies_of_the_own_passage_are_no_negatives():
   """Of four equal scores, queries 0 and 2 see three: 2 and 0 hold a copy."""
   ids = jnp.array([7, 8, 7, 9])

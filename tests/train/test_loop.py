@@ -135,6 +135,7 @@ def test_without_a_builder_training_goes_on_and_warns(
   for line in logged:
     assert 0 < line["retrieval/null_mass"] < 1
     assert line["retrieval/entropy"] > 0
+    assert 0 <= line["retrieval/own_words"] <= 1
     assert line["index/staleness_seconds"] > 0
 
 

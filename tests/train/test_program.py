@@ -94,6 +94,7 @@ def batch_of(stage, seed=0, parts=1):
       "passages": packed(rng, B * K, P, parts),
       "joints": packed(rng, B * K, T, parts),
       "candidate_mask": keep,
+      "own_words": np.zeros_like(keep),
       **masks(rng),
     }
   gold = np.zeros((B, R, T, W), bool)

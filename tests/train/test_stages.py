@@ -11,6 +11,7 @@ from realm_jax import sharding
 from realm_jax.config import DprConfig
 from realm_jax.data.answers import occurs
 from realm_jax.data.corpus_edits import apply_edits, read_edits
+from realm_jax.data.pairs import all_rows
 from realm_jax.data.qa import Questions
 from realm_jax.index.bm25 import Bm25Index
 from realm_jax.index.device import DeviceIndex
@@ -54,6 +55,15 @@ def test_a_stage_without_retrieval_feeds_announced_shapes(make_run, stage):
   assert opened.probe is None
 
 
+def test_dpr_asks_several_questions_of_each_passage(make_run):
+  run = make_run("dpr", dpr=DprConfig(questions=3, same_title=2))
+  opened = stages.open_stage(run)
+  batch = opened.prepare(next(opened.batches()), None)
+  assert shapes(batch) in [shapes(each) for each in opened.shapes()]
+  assert len(batch["query"]["order"]) == 3 * run.batch_size
+  assert len(batch["passage"]["order"]) == run.batch_size
+
+
 def test_dpr_batches_hold_wrong_passages_that_the_version_finds(
   make_run, version
 ):
@@ -62,12 +72,13 @@ def test_dpr_batches_hold_wrong_passages_that_the_version_finds(
   examples = next(opened.batches())
   batch = opened.prepare(examples, version)
   assert shapes(batch) in [shapes(each) for each in opened.shapes()]
-  found = opened._searcher.search(examples["query"], version, 10).ids
+  queries = all_rows(examples["query"])
+  found = opened._searcher.search(queries, version, 10).ids
   rows = batch["passage_row"].reshape(8, 3)
   np.testing.assert_array_equal(rows[:, 0], examples["passage_row"])
   for index, ids, best in zip(examples["index"], rows, found, strict=True):
     own, *wrong = ids.tolist()
-    question = opened._questions[int(index)]
+    question = opened._questions[index.item()]
     expected = [
       row
       for row in best.tolist()
@@ -96,6 +107,40 @@ def test_realm_batches_have_announced_shapes_and_no_own_passage(
     batch = opened.prepare(next(data), version)
     assert shapes(batch) in announced
     assert batch["candidate_mask"].all()
+
+
+class _FirstRows:
+  """Finds the first passages of the corpus, whatever is asked."""
+
+  def search(self, queries, k):
+    ids = np.tile(np.arange(k, dtype=np.int32), (len(queries), 1))
+    return Neighbors(ids, np.zeros(ids.shape, np.float32))
+
+
+def test_the_leak_is_told_and_stopped_on_request(
+  make_run, version, tiny_corpus, tmp_path
+):
+  """Texts of the corpus' first passages, which no uid says they are of."""
+  texts = [tiny_corpus.passage(row).text for row in range(3)]
+  path = tmp_path / "texts.jsonl"
+  path.write_text("\n".join(json.dumps({"text": text}) for text in texts * 8))
+  object.__setattr__(version, "index", _FirstRows())
+  run = make_run("realm")
+  run = dataclasses.replace(
+    run, data=dataclasses.replace(run.data, train=str(path))
+  )
+
+  def batch(**retrieval):
+    changed = dataclasses.replace(run.retrieval, num_candidates=4, **retrieval)
+    opened = stages.open_stage(dataclasses.replace(run, retrieval=changed))
+    return opened.prepare(next(opened.batches()), version)
+
+  leaking, clean = batch(), batch(exclude_overlap=0.5)
+  # Of three candidates, one is the text itself.
+  assert (leaking["own_words"].sum(axis=1) >= 1).all()
+  assert not leaking["own_words"][:, 0].any()
+  assert not clean["own_words"].any()
+  assert clean["candidate_mask"].all()  # The next ones took their places.
 
 
 def test_search_on_the_devices_makes_the_same_batches_as_exact_search(
@@ -330,6 +375,24 @@ def test_bm25_batches_hold_what_it_finds_with_its_scores(make_run, tiny_corpus):
   has_span = batch["gold_spans"].any(axis=(2, 3))
   np.testing.assert_array_equal(has_span, batch["beam_has_answer"])
   assert has_span.any()
+
+
+def test_closed_book_batches_hold_questions_and_masks_alone(
+  make_run, tiny_tokenizer
+):
+  run = make_run("openqa")
+  run = dataclasses.replace(
+    run, openqa=dataclasses.replace(run.openqa, retriever="none")
+  )
+  opened = stages.open_stage(run)
+  batch = opened.prepare(next(opened.batches()), None)
+
+  assert opened.probe is None and not run.searches
+  assert shapes(batch) in [shapes(each) for each in opened.shapes()]
+  assert sorted(batch) == ["joint", "positions", "target_mask", "targets"]
+  assert batch["targets"].shape == (8, run.openqa.max_span)
+  num_masks = (batch["joint"]["ids"] == tiny_tokenizer.mask_id).sum()
+  assert num_masks == batch["targets"].size
 
 
 def test_bm25_reads_the_passage_that_a_question_names_with_its_own_score(

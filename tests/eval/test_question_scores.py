@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from realm_jax.data.records import Question
+from realm_jax.eval.figures import summarise
+from realm_jax.eval.predictions import Answer, AnsweredQuestion
+from realm_jax.eval.question_scores import (
+  Asked,
+  Found,
+  score_answers,
+  score_reading,
+)
+from realm_jax.index.search import NO_PASSAGE
+
+
+def _answered(*texts):
+  answers = tuple(
+    Answer(text=text, score=0.0, probability=0.1, evidence=()) for text in texts
+  )
+  return AnsweredQuestion(question="?", answers=answers)
+
+
+def test_figures_and_lines_by_hand(corpus):
+  italy, peru, chad = (
+    corpus.row_of(f"{name}/capital") for name in ("Italy", "Peru", "Chad")
+  )
+  asked = Asked(
+    [
+      Question(text="1", answers=("Rome",)),
+      Question(text="2", answers=("the City of Lima", "none")),
+      Question(text="3", patterns=("N.Djamena",)),
+      Question(text="4", answers=("Oslo",)),
+    ],
+    [np.array(rows, np.int32) for rows in ([italy], [peru], [], [chad])],
+  )
+  ids = np.array([[italy, peru, chad]] * 4, np.int32)
+  found = Found.look_up(asked, ids, corpus)
+  columns, lines = score_reading(
+    asked,
+    found,
+    [
+      _answered("Rome!"),
+      _answered("Rome", "Lima", "city of Lima"),
+      _answered("in N'Djamena"),
+      _answered(),
+    ],
+    num_read=2,
+  )
+  assert [line.exact_match for line in lines] == [True, False, False, False]
+  assert [line.oracle_exact_match for line in lines] == [1, 1, 0, 0]
+  assert [line.regex_search for line in lines] == [None, None, True, None]
+  assert [line.f1 for line in lines] == [1.0, 0.0, None, 0.0]
+  assert [line.answer_rank for line in lines] == [1, None, 3, None]
+  assert [line.passage_rank for line in lines] == [1, 2, None, 3]
+  assert lines[2].references == ("N.Djamena",)
+  figures = summarise({**columns, **found.columns(asked)})
+  intervals = figures.pop("intervals")
+  assert figures == {
+    "exact_match": 0.25,
+    "f1": pytest.approx(1 / 3),  # Of the three that have strings.
+    "regex_search": 1.0,  # Of the one that has patterns.
+    "oracle_exact_match": 0.5,
+    "reader_oracle": 0.25,  # Two passages of three were read.
+    "answer_recall_at_1": 0.25,
+    "passage_recall_at_1": pytest.approx(1 / 3),  # Of the three that name one.
+  }
+  assert intervals.keys() == figures.keys()
+
+
+def test_answers_alone_are_scored_without_passages():
+  asked = [
+    Question(text="1", answers=("Rome",)),
+    Question(text="2", patterns=("N.Djamena",)),
+  ]
+  columns, lines = score_answers(asked, [_answered("rome"), _answered()])
+  assert {name: column.tolist() for name, column in columns.items()} == {
+    "exact_match": [1.0, 0.0],
+    "f1": [1.0, pytest.approx(np.nan, nan_ok=True)],
+    "regex_search": [pytest.approx(np.nan, nan_ok=True), 0.0],
+  }
+  assert [line.answer_rank for line in lines] == [None, None]
+
+
+def test_named_passages_are_all_alike_and_a_question_may_name_none():
+  rows = [np.array(each, np.int32) for each in ([5], [], [2, 7])]
+  asked = Asked([Question(text="?")] * 3, rows)
+  found = asked.named_passages()
+  none = NO_PASSAGE
+  assert found.ids.tolist() == [[5, none], [none, none], [2, 7]]
+  assert found.scores.tolist() == [[0, -np.inf], [-np.inf] * 2, [0, 0]]
+
+
+def test_questions_that_all_name_no_passage_are_refused():
+  asked = Asked([Question(text="?")] * 3, [np.zeros(0, np.int32)] * 3)
+  with pytest.raises(ValueError, match="None of 3 questions names its passage"):
+    asked.named_passages()
