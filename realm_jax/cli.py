@@ -109,6 +109,42 @@ def _edit_corpus(args: list[str]) -> int:
   return 0
 
 
+def _import_flags() -> None:
+  flags.DEFINE_list(
+    "source",
+    None,
+    "Folders or Hugging Face names of REALM's models (google/realm-orqa-nq-"
+    "openqa, say), or checkpoints of TensorFlow, whose parts are put together.",
+    required=True,
+  )
+  flags.DEFINE_string("workdir", None, "Directory to make.", required=True)
+  flags.DEFINE_string(
+    "blocks",
+    "",
+    "Texts of the vectors' blocks, if not the source's own: block_records.npy, "
+    "or blocks.tfr with titles.tfr beside it.",
+  )
+  flags.DEFINE_string("corpus", "", "A corpus, in place of any blocks.")
+  flags.DEFINE_string(
+    "tokenizer", "", "Folder or Hugging Face name, if not the source's own."
+  )
+
+
+def _import(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.exchange import import_run, sources
+
+  run = import_run.import_run(
+    [sources.read_source(name) for name in FLAGS.source],
+    FLAGS.workdir,
+    blocks=FLAGS.blocks,
+    corpus=FLAGS.corpus,
+    tokenizer=FLAGS.tokenizer,
+  )
+  print(f"{FLAGS.workdir} is a finished run of stage {run.stage!r}.")
+  return 0
+
+
 def _tag_spans_flags() -> None:
   flags.DEFINE_string(
     "corpus", "", "Corpus directory whose passages are tagged."
@@ -346,6 +382,36 @@ def _questions() -> Iterator[str]:
       yield question
 
 
+def _export_flags() -> None:
+  _workdir_flag()
+  flags.DEFINE_string("output", None, "Folder to make.", required=True)
+  flags.DEFINE_integer("step", 0, "Of the checkpoint; 0 for the newest.")
+  flags.DEFINE_multi_enum(
+    "part",
+    [],
+    ["retriever", "encoder", "reader", "embeddings", "params"],
+    "What to write, once or several times; by default all that there is.",
+  )
+  flags.DEFINE_enum(
+    "vectors", "npy", ["npy", "safetensors"], "File format of the embeddings."
+  )
+
+
+def _export(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax.exchange import export_run
+
+  written = export_run.export_run(
+    FLAGS.workdir,
+    FLAGS.output,
+    step=FLAGS.step,
+    parts=tuple(FLAGS.part),
+    vector_format=FLAGS.vectors,
+  )
+  print(f"{FLAGS.output}: {', '.join(written)}")
+  return 0
+
+
 def _report(args: list[str]) -> int:
   _no_more(args)
   from realm_jax.eval import report
@@ -382,6 +448,12 @@ COMMANDS = {
     "make a corpus with documents added, replaced and removed",
     _edit_corpus_flags,
     _edit_corpus,
+  ),
+  "import": Command(
+    "make a finished run of published models, passages and vectors",
+    _import_flags,
+    _import,
+    computes=True,
   ),
   "tag-spans": Command(
     "mark the names and dates of texts, for pre-training to mask",
@@ -424,6 +496,11 @@ COMMANDS = {
     _ask_flags,
     _ask,
     computes=True,
+  ),
+  "export": Command(
+    "write a run's models and vectors for other programs",
+    _export_flags,
+    _export,
   ),
   "report": Command("write report/report.html", _workdir_flag, _report),
 }
@@ -473,7 +550,7 @@ def _guarded(name: str, command: Command, args: list[str]) -> int:
     allocator.keep_freed_memory()
   try:
     return command.run(args)
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, ImportError) as error:
     if FLAGS.verbosity > 0:
       raise
     print(f"realm {name}: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ LAYERS = (
   ("index",),
   ("train",),
   ("eval",),
+  ("exchange",),
   ("cli",),
 )
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}

@@ -8,6 +8,7 @@ newer checkpoint may come meanwhile: a builder that always turned to the newest
 might never publish any.
 """
 
+from collections.abc import Callable
 import dataclasses
 import logging
 import os
@@ -15,6 +16,7 @@ import pathlib
 import random
 import shutil
 import time
+from typing import NamedTuple
 
 from etils import epath
 import numpy as np
@@ -50,11 +52,20 @@ _log = logging.getLogger(__name__)
 DELETION_SECONDS = 2.0
 
 
+class GivenVectors(NamedTuple):
+  """Vectors of a corpus that were not made here."""
+
+  # (first row, one past the last) -> f32[n, D].
+  rows: Callable[[int, int], np.ndarray]
+  reproducible: bool  # The run's document tower gives them from the passages.
+
+
 def build_index(
   workdir: epath.PathLike,
   *,
   watch: bool = False,
   corpus: str = "",
+  given: GivenVectors | None = None,
   poll_seconds: float = 0.5,
 ) -> list[str]:
   """Builds the newest checkpoint's index, or with `watch` one after another.
@@ -69,6 +80,7 @@ def build_index(
     workdir: of the trainer; with `watch`, it may not have begun yet.
     watch: go on until TRAINING_DONE.
     corpus: directory of a corpus to index instead of the run's.
+    given: vectors to take, where another program embedded the corpus.
     poll_seconds: between two looks at the workdir.
 
   Returns:
@@ -91,7 +103,7 @@ def build_index(
     _wait_for_config(workdir, poll_seconds)
   run = _load_config(workdir)
   with Leases() as leases:
-    builder = _Builder(workdir, run, corpus, leases, poll_seconds)
+    builder = _Builder(workdir, run, corpus, leases, poll_seconds, given)
     if watch:
       return _watch(builder, poll_seconds)
     step = builder.agenda.damaged_step()
@@ -152,8 +164,9 @@ class _Builder:
     corpus: str,
     leases: Leases,
     poll_seconds: float,
+    given: GivenVectors | None,
   ) -> None:
-    self.workdir, self.run = workdir, run
+    self.workdir, self.run, self._given = workdir, run, given
     self._corpora = open_corpora(workdir, run, corpus)
     self._tokenizer = load_tokenizer(run.data.tokenizer)
     self._turn_to(self._corpora.open(self._corpora.moves()[0]))
@@ -326,7 +339,9 @@ class _Builder:
     checks = verify(
       opened.index,
       opened.embeddings,
-      lambda ids: self._embedder.embed(retriever, ids),
+      None
+      if self._given and not self._given.reproducible
+      else lambda ids: self._embedder.embed(retriever, ids),
       shape=(len(self._corpus), self.run.embedder.dim),
       min_recall=self.run.refresh.min_recall_at_10,
       seed=plan.step,
@@ -380,6 +395,8 @@ class _Builder:
     known: KnownVectors | None,
   ) -> np.ndarray:
     rows = draft.plan.rows(shard)
+    if self._given:
+      return self._given.rows(int(rows[0]), int(rows[-1]) + 1)
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(
       *rich.progress.Progress.get_default_columns(),

@@ -25,6 +25,7 @@ from realm_jax.models.bert import BertEncoder
 from realm_jax.models.embedder import Embedder, tower
 from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
 from realm_jax.models.tensor_files import open_tensors
+from realm_jax.models.token_classifier import TokenClassifier
 from realm_jax.objectives import mlm, open_qa, retrieval
 
 ROOT = pathlib.Path(__file__).parent / "golden"
@@ -184,10 +185,10 @@ def _masked_lm(case: Golden, config: BertConfig) -> Model:
 def _token_classification(case: Golden, config: BertConfig) -> Model:
   rows, labels = case.rows(), case.recorded["labels"]
 
+  classifier = TokenClassifier(config, len(case.weights["classifier.bias"]))
+
   def run(params: Params, _: Inputs, exact: bool) -> dict[str, jax.Array]:
-    states = _apply(BertEncoder(config), params["bert"], rows, exact)
-    dense = params["classifier"]
-    logits = states @ dense["kernel"] + dense["bias"][None, None]
+    logits = _apply(classifier, params, rows, exact)
     return {
       "logits": _real(logits, rows),
       "loss": _cross_entropy(logits, labels),
