@@ -6,7 +6,6 @@ that an index finds for it and that do not answer it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-import functools
 from typing import Any
 
 import grain
@@ -18,6 +17,7 @@ from realm_jax.data import answers, collate, packing
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.gold import gold_passages
 from realm_jax.data.packing import Packings
+from realm_jax.data.pair_order import ExampleOrder
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import Tokenizer
@@ -75,7 +75,7 @@ def pair_rows(
     )
   passages, of_passage = np.unique(rows[named], return_inverse=True)
   titles = [corpus.title_ids(int(row)).tobytes() for row in passages]
-  order = _Order(
+  order = ExampleOrder(
     of_passage,
     np.unique(titles, return_inverse=True)[1],
     run.dpr.questions,
@@ -94,66 +94,6 @@ def pair_rows(
     }
 
   return grain.MapDataset.range(_ENDLESS).map(pairs)
-
-
-class _Order:
-  """Which questions an example has, and which examples come together."""
-
-  def __init__(
-    self,
-    of_passage: np.ndarray,
-    of_title: np.ndarray,
-    together: int,
-    same_title: int,
-    seed: int,
-  ) -> None:
-    """Takes questions' passages, passages' titles, and how many go together."""
-    self._of_passage, self._of_title = of_passage, of_title
-    self._together, self._same_title = together, same_title
-    self._seed = seed
-    self._counts = np.bincount(of_passage)
-    self._examples = -(-self._counts // together)  # Of each passage.
-    self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
-
-  def __len__(self) -> int:
-    return int(self._examples.sum())
-
-  def _epoch(self, epoch: int) -> np.ndarray:
-    """Returns the questions of each example, i64[n, q], in an epoch's order."""
-    rng = np.random.default_rng((self._seed, epoch))
-    by_passage = _shuffled_by(self._of_passage, rng)
-    passage = np.repeat(np.arange(len(self._counts)), self._examples)
-    number = _places_in_runs(passage)  # Of an example, in its passage.
-    first = np.cumsum(self._counts) - self._counts
-    within = number[:, None] * self._together + np.arange(self._together)
-    within %= self._counts[passage][:, None]
-    asked = by_passage[first[passage][:, None] + within]
-    title = self._of_title[passage]
-    by_title = _shuffled_by(title, rng)
-    place = _places_in_runs(title[by_title])
-    group = np.cumsum(place % self._same_title == 0) - 1
-    return asked[by_title][
-      _shuffled_by(rng.permutation(group.max() + 1)[group])
-    ]
-
-
-def _shuffled_by(
-  keys: np.ndarray, rng: np.random.Generator | None = None
-) -> np.ndarray:
-  """Returns places in the order of their keys, equal ones as they come.
-
-  With `rng`, equal ones are shuffled.
-  """
-  places = np.arange(len(keys)) if rng is None else rng.permutation(len(keys))
-  return places[np.argsort(keys[places], kind="stable")]
-
-
-def _places_in_runs(keys: np.ndarray) -> np.ndarray:
-  """Returns each place's number in its run of equal, sorted keys."""
-  first = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
-  return np.arange(len(keys)) - np.repeat(
-    first, np.diff(first, append=len(keys))
-  )
 
 
 def wrong_passages(
