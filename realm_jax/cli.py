@@ -28,6 +28,15 @@ def _workdir_flag() -> None:
   flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
 
 
+def _process_flags(what: str) -> None:
+  flags.DEFINE_integer(
+    "num_processes", 1, f"How many processes {what}.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
+  )
+
+
 def _corpus_flags() -> None:
   flags.DEFINE_string(
     "source",
@@ -169,12 +178,7 @@ def _tag_spans_flags() -> None:
   flags.DEFINE_integer(
     "part_texts", 10_000, "Texts in each file.", lower_bound=1
   )
-  flags.DEFINE_integer(
-    "num_processes", 1, "How many processes share the work.", lower_bound=1
-  )
-  flags.DEFINE_integer(
-    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
-  )
+  _process_flags("share the work")
 
 
 def _tag_spans(args: list[str]) -> int:
@@ -230,12 +234,7 @@ def _train_flags() -> None:
     "",
     "host:port of process 0, where several processes train one run.",
   )
-  flags.DEFINE_integer(
-    "num_processes", 1, "How many processes train the run.", lower_bound=1
-  )
-  flags.DEFINE_integer(
-    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
-  )
+  _process_flags("train the run")
 
 
 def _train(args: list[str]) -> int:

@@ -2,7 +2,6 @@
 """Pre-training texts by number, from any of the forms that they come in."""
 
 import bisect
-import glob
 import itertools
 import pathlib
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +10,7 @@ import numpy as np
 
 from realm_jax.data.jsonl import JsonLines
 from realm_jax.data.passages import content_uid
+from realm_jax.data.sources import source_paths
 from realm_jax.data.tagged import PARTS, SETTINGS, STATISTICS
 from realm_jax.data.tfds_records import PREFIX, open_split
 from realm_jax.data.tfrecord import RecordFile
@@ -44,14 +44,10 @@ def open_texts(path: str) -> TextRecords:
   if path.startswith(PREFIX):
     return _TfdsTexts(path)
   if ".tfrecord" in path:
-    return _chained([_ExampleFile(name) for name in _found(path)], path)
+    return _chained([_ExampleFile(name) for name in source_paths(path)], path)
   if pathlib.Path(path).is_dir():
     return _open_folder(pathlib.Path(path))
   return JsonLines(path)
-
-
-def _found(pattern: str) -> list[str]:
-  return sorted(glob.glob(pattern)) or [pattern]
 
 
 def _open_folder(folder: pathlib.Path) -> TextRecords:
