@@ -12,7 +12,7 @@ LAYERS = (
   ("shapes",),
   ("config",),
   ("files",),
-  ("allocator", "sharding", "hosts", "checkpoints"),
+  ("allocator", "sharding", "forward", "hosts", "checkpoints"),
   ("workdir",),
   ("models",),
   ("objectives",),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The corpus through the document tower."""
 
-import collections
 from collections.abc import Callable, Iterator
 import functools
 
@@ -9,7 +8,7 @@ import jax
 from jaxtyping import Float32, Int
 import numpy as np
 
-from realm_jax import sharding
+from realm_jax import forward, sharding
 from realm_jax.config import EmbedderConfig, RunConfig
 from realm_jax.data import collate
 from realm_jax.data.corpus import PassageCorpus
@@ -18,12 +17,7 @@ from realm_jax.data.tokenize import Tokenizer
 from realm_jax.models.embedder import Embedder, tower
 from realm_jax.shapes import Array, Params, TokenRows
 
-# Of a batch, on each device: little enough for a CPU's cache, and enough that
-# an accelerator computes for longer than a batch takes to dispatch.
-_TOKENS_PER_CPU = 2**11
-_TOKENS_PER_ACCELERATOR = 2**15
 _STATIC_LENGTHS = 4  # That passages are padded to.
-_IN_FLIGHT = 2  # Batches: one computes, the next is being collated.
 
 
 class CorpusEmbedder:
@@ -78,22 +72,12 @@ class CorpusEmbedder:
       tower(retriever, "document"), sharding.replicated(self._mesh)
     )
     embs = np.empty((len(ids), self._dim), np.float32)
-    in_flight: collections.deque[tuple[np.ndarray, jax.Array]] = (
-      collections.deque()
-    )
-
-    def fetch() -> None:
-      places, vectors = in_flight.popleft()
-      embs[places] = np.asarray(vectors)[: len(places)]
+    batches = self._batches(ids)
+    embed_rows = functools.partial(self._embed_rows, params)
+    for places, vectors in forward.computed(batches, embed_rows):
+      embs[places] = vectors[: len(places)]
       if progress is not None:
         progress(len(places))
-
-    for places, rows in self._batches(ids):
-      in_flight.append((places, self._embed_rows(params, rows)))
-      if len(in_flight) == _IN_FLIGHT:
-        fetch()
-    while in_flight:
-      fetch()
     return embs
 
   def _batches(
@@ -122,9 +106,7 @@ class CorpusEmbedder:
       start += num_rows
 
   def _rows_of(self, length: int) -> int:
-    on_cpu = self._mesh.devices.flat[0].platform == "cpu"
-    tokens = _TOKENS_PER_CPU if on_cpu else _TOKENS_PER_ACCELERATOR
-    per_device = max(1, tokens // length)
+    per_device = forward.rows_per_device(length, self._mesh)
     # A small corpus needs no more than its own rows.
     needed = -(-len(self._corpus) // self._mesh.size)
     return min(per_device, needed) * self._mesh.size

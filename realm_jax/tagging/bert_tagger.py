@@ -4,9 +4,9 @@
 REALM's tagger was one, trained on CoNLL-2003; any such checkpoint will do.
 """
 
-import collections
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any, Literal, NamedTuple
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Int32
 import numpy as np
 
-from realm_jax import sharding
+from realm_jax import forward, sharding
 from realm_jax.data import collate
 from realm_jax.data.entities import OUTSIDE, LabeledSpan, decode_labels
 from realm_jax.data.tokenize import Encoding, Tokenizer, load_tokenizer
@@ -29,11 +29,6 @@ from realm_jax.shapes import Array, Params, TokenRows
 
 # Rows are padded to one of these: each is compiled for once.
 _LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-# Of a batch, on each device: little enough for a CPU's cache, and enough that
-# an accelerator computes for longer than a batch takes to dispatch.
-_TOKENS_PER_CPU = 2**11
-_TOKENS_PER_ACCELERATOR = 2**15
-_IN_FLIGHT = 2  # Batches: one computes, the next is being laid out.
 _CONTINUES = "##"
 
 
@@ -129,24 +124,14 @@ class BertTagger:
     """Returns the label of each piece of each sentence."""
     labels = [np.zeros(len(encoding), np.int32) for encoding in encodings]
     windows = list(self._windows(encodings))
-    in_flight: collections.deque[tuple[list[_Window], jax.Array]] = (
-      collections.deque()
-    )
-
-    def fetch() -> None:
-      members, found = in_flight.popleft()
-      for window, row in zip(members, np.asarray(found), strict=False):
+    classify = functools.partial(self._classify, self._params)
+    batches = self._batches(encodings, windows)
+    for members, found in forward.computed(batches, classify):
+      for window, row in zip(members, found, strict=False):
         length = window.stop - window.first
         labels[window.sentence][window.first : window.stop] = row[
           1 : 1 + length
         ]  # [CLS] comes first.
-
-    for members, rows in self._batches(encodings, windows):
-      in_flight.append((members, self._classify(self._params, rows)))
-      if len(in_flight) == _IN_FLIGHT:
-        fetch()
-    while in_flight:
-      fetch()
     return labels
 
   def _windows(self, encodings: Sequence[Encoding]) -> Iterator[_Window]:
@@ -171,7 +156,8 @@ class BertTagger:
     start = 0
     while start < len(order):
       length = self._static_length(int(num_tokens[order[start]]))
-      num_rows = self._rows_of(length)
+      per_device = forward.rows_per_device(length, self._mesh)
+      num_rows = per_device * self._mesh.size
       members = [windows[i] for i in order[start : start + num_rows]]
       pieces = [encodings[w.sentence].ids[w.first : w.stop] for w in members]
       # Rows of nothing fill the last batch up.
@@ -182,11 +168,6 @@ class BertTagger:
   def _static_length(self, num_tokens: int) -> int:
     fitting = next(length for length in _LENGTHS if length >= num_tokens)
     return min(fitting, self._longest)
-
-  def _rows_of(self, length: int) -> int:
-    on_cpu = self._mesh.devices.flat[0].platform == "cpu"
-    tokens = _TOKENS_PER_CPU if on_cpu else _TOKENS_PER_ACCELERATOR
-    return max(1, tokens // length) * self._mesh.size
 
 
 def _digest(found: LoadedClassifier, tokenizer: Tokenizer) -> str:

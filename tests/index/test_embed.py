@@ -5,11 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from realm_jax import sharding
+from realm_jax import forward, sharding
 from realm_jax.config import MeshConfig
 from realm_jax.data import collate
 from realm_jax.data.tokenize import train_tokenizer
-from realm_jax.index import embed
 from realm_jax.index.embed import CorpusEmbedder, static_lengths
 from realm_jax.models.embedder import Embedder
 from tests.index.conftest import DIM, retriever_params
@@ -27,7 +26,7 @@ def _embedder(run, corpus, tokenizer, num_devices=1):
 @pytest.fixture
 def few_tokens(monkeypatch):
   # Several batches, of several lengths, the last one padded.
-  monkeypatch.setattr(embed, "_TOKENS_PER_CPU", 160)
+  monkeypatch.setattr(forward, "_TOKENS_PER_CPU", 160)
 
 
 def test_every_row_is_its_own_passage_however_it_is_padded(
