@@ -86,14 +86,13 @@ class RealmCollator:
     """
     corpus.check_tokenizer(tokenizer)
     self._run, self._corpus, self._tokenizer = run, corpus, tokenizer
-    self._process_index = process_index
     self._num_queries = num_queries = run.batch_size // process_count
     num_parts = run.optimizer.accumulate_steps
     rows, queries = self._simulate(query_lengths, num_queries // num_parts)
     with_title = run.data.reader_sees_title
     # Any passage that an edited corpus may have, and its title's [SEP].
     longest = run.lengths.query + corpus.max_pieces - 2 + with_title
-    self._passages = packing.plan(
+    passages = packing.plan(
       self._passage_lengths(rows),
       min(corpus.max_pieces, run.lengths.passage),
       model_width=run.embedder.bert.hidden_size,
@@ -101,13 +100,16 @@ class RealmCollator:
       process_count=process_count,
       num_parts=num_parts,
     )
-    self._joints = packing.plan(
+    joints = packing.plan(
       self._joint_lengths(queries, rows),
       min(longest, run.lengths.joint),
       model_width=run.encoder.hidden_size,
       multiple=num_devices,
       process_count=process_count,
       num_parts=num_parts,
+    )
+    self._packings = packing.Packings(
+      {"passages": passages, "joints": joints}, process_index
     )
 
   def _simulate(
@@ -150,23 +152,17 @@ class RealmCollator:
   @property
   def num_shapes(self) -> int:
     """How many shapes of batch there are; a rung is one of them."""
-    return len(self._joints.rungs)
+    return self._packings.num_rungs
 
-  def rung(self, examples: Batch, candidates: Candidates) -> int:
-    """Returns the cheapest shape that fits."""
-    lengths = self._lengths(examples["query"], self._all_rows(candidates))
-    return max(
-      self._passages.first_fit(lengths.passages),
-      self._joints.first_fit(lengths.joints),
-    )
-
-  def batch(self, examples: Batch, candidates: Candidates, rung: int) -> Batch:
+  def batch(
+    self, examples: Batch, candidates: Candidates, rung: int | None = None
+  ) -> Batch:
     """Returns a `realm` batch, candidate 0 being the null document.
 
     Args:
       examples: "query" and the masked positions, of B texts (this process').
       candidates: the other K-1 for each.
-      rung: `rung(...)` or more.
+      rung: that holds all rows; by default the first, and cheapest, that does.
     """
     rows = self._all_rows(candidates)  # [B * K]
     queries = examples["query"]
@@ -182,11 +178,15 @@ class RealmCollator:
       self._run.lengths.joint,
       with_title=self._run.data.reader_sees_title,
     ).rows
+    kinds = {"passages": passages, "joints": joints}
     has_null = np.ones((len(candidates.mask), 1), bool)
     return {
       "query": queries,
-      "passages": self._passages.pack(passages, rung, self._process_index),
-      "joints": self._joints.pack(joints, rung, self._process_index),
+      **(
+        self._packings.fit(kinds)
+        if rung is None
+        else self._packings.pack(kinds, rung)
+      ),
       "candidate_mask": np.concatenate([has_null, candidates.mask], axis=1),
       "own_words": self._own_words(examples, candidates),
       **{name: examples[name] for name in _MASKED},
@@ -200,7 +200,7 @@ class RealmCollator:
 
   def __call__(self, examples: Batch, candidates: Candidates) -> Batch:
     """Returns the `realm` batch in the cheapest shape that fits."""
-    return self.batch(examples, candidates, self.rung(examples, candidates))
+    return self.batch(examples, candidates)
 
   def dummy_batches(self) -> Iterator[Batch]:
     """Yields a batch of every shape there is, to compile for."""
@@ -227,15 +227,3 @@ class RealmCollator:
   def _all_rows(self, candidates: Candidates) -> np.ndarray:
     null = np.full((len(candidates.rows), 1), collate.NULL_ROW, np.int32)
     return np.concatenate([null, candidates.rows], axis=1).reshape(-1)
-
-  def _lengths(self, queries: Batch, rows: np.ndarray) -> "_Lengths":
-    query = queries["mask"].sum(axis=1)
-    query = np.repeat(query, self._run.retrieval.num_candidates)
-    return _Lengths(
-      self._passage_lengths(rows), self._joint_lengths(query, rows)
-    )
-
-
-class _Lengths(NamedTuple):
-  passages: np.ndarray  # i64[B * K]
-  joints: np.ndarray  # i64[B * K]

@@ -127,12 +127,23 @@ class Packings:
     """Takes a packing for each kind of rows; all have as many rungs."""
     self._kinds, self._process_index = kinds, process_index
 
+  @property
+  def num_rungs(self) -> int:
+    """How many rungs, and so shapes of batch, there are."""
+    return min(len(packing.rungs) for packing in self._kinds.values())
+
   def fit(self, rows: Mapping[str, TokenRows]) -> dict[str, PackedRows]:
     """Packs rows [n, T] of each kind onto the first rung that holds all."""
     rung = max(
       self._kinds[kind].first_fit(each["mask"].sum(axis=1))
       for kind, each in rows.items()
     )
+    return self.pack(rows, rung)
+
+  def pack(
+    self, rows: Mapping[str, TokenRows], rung: int
+  ) -> dict[str, PackedRows]:
+    """Packs rows [n, T] of each kind onto a rung that holds them."""
     return {
       kind: self._kinds[kind].pack(each, rung, self._process_index)
       for kind, each in rows.items()
