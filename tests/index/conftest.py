@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realm_jax import checkpoints, config
+from realm_jax import checkpoints, config, files
 from realm_jax.config import (
   BertConfig,
   DataConfig,
@@ -136,7 +136,8 @@ def workdir(tmp_path, run):
 def claim(directory, run):
   """Makes a run's directory; returns it."""
   directory.mkdir()
-  (directory / "config.json").write_text(config.dumps(run))
+  # A builder may be waiting for it: at once, as the trainer does.
+  files.write_whole(directory / "config.json", config.dumps(run))
   return directory
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+from concurrent import futures
 import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
-import threading
 import time
 
 import jax
@@ -183,24 +183,22 @@ def test_a_watching_builder_goes_on_after_a_refusal_and_says_so_at_the_end(
 @contextlib.contextmanager
 def _watching(workdir):
   """A builder with --watch on a thread; leaving waits for it to end."""
-  result = {}
-
-  def target():
+  with futures.ThreadPoolExecutor(1) as pool:
+    builder = pool.submit(build_index, workdir, watch=True, poll_seconds=0.02)
     try:
-      result["published"] = build_index(workdir, watch=True, poll_seconds=0.02)
-    except Exception as error:
-      result["error"] = error
-
-  thread = threading.Thread(target=target, daemon=True)
-  thread.start()
-  yield result
-  thread.join(600)
-  assert not thread.is_alive()
+      yield builder
+    except BaseException:
+      # The test failed. The builder would wait for a run that never ends.
+      workdir.mkdir(exist_ok=True)
+      (workdir / checkpoints.TRAINING_DONE).touch()
+      raise
 
 
-def _wait_for(condition):
+def _wait_for(condition, builder):
   deadline = time.monotonic() + 600
   while not condition():
+    if builder.done():
+      pytest.fail(f"The builder ended: {builder.exception()!r}")
     assert time.monotonic() < deadline
     time.sleep(0.02)
 
@@ -209,14 +207,14 @@ def test_watching_begins_before_the_trainer_and_ends_after_it(
   tmp_path, run, corpus
 ):
   workdir = tmp_path / "workdir"
-  with _watching(workdir) as result:
+  with _watching(workdir) as builder:
     time.sleep(0.1)
     claim(workdir, run)
     save_checkpoints(workdir, run, [0])
-    _wait_for(lambda: len(store.list_versions(workdir)) == 1)
+    _wait_for(lambda: len(store.list_versions(workdir)) == 1, builder)
     save_checkpoints(workdir, run, [25])
     (workdir / checkpoints.TRAINING_DONE).touch()
-  assert [store.step_of(name) for name in result["published"]] == [0, 25]
+  assert [store.step_of(name) for name in builder.result()] == [0, 25]
 
 
 def test_under_lockstep_each_refresh_checkpoint_is_indexed_in_order(
@@ -422,13 +420,14 @@ def test_a_second_builder_works_on_while_the_first_stands_still(
   # It takes every shard but the first one's, and waits for that.
   with (
     _stalled(in_shards, "embedding") as other,
-    _watching(in_shards) as result,
+    _watching(in_shards) as builder,
   ):
     (in_shards / checkpoints.TRAINING_DONE).touch()
-    _wait_for(lambda: len(embedded) == -(-len(corpus) // 20) - 1)
+    others = -(-len(corpus) // 20) - 1
+    _wait_for(lambda: len(embedded) == others, builder)
     assert store.list_versions(in_shards) == []
     other.kill()
-  assert [store.step_of(name) for name in result["published"]] == [7]
+  assert [store.step_of(name) for name in builder.result()] == [7]
   assert sorted(embedded) == list(range(-(-len(corpus) // 20)))
 
 
