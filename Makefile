@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 GOLDEN_VENV ?= .venv-golden
 DEMO ?= demo
 SQUAD_OPEN ?= squad_open
+ABLATIONS ?= ablations
 SIZE ?= cpu
 SEED ?= 0
 SWAPS ?= 50
 
-.PHONY: demo squad-open squad-open-table test coverage test-slow soak golden golden-export parity check format clean
+.PHONY: demo squad-open squad-open-table ablations test coverage test-slow soak golden golden-export parity check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.factbook_demo.run --directory=$(DEMO) --seed=$(SEED)
@@ -20,6 +21,11 @@ squad-open: $(VENV)/minilm
 squad-open-table: $(VENV)/minilm
 	$(BIN)/python -m experiments.squad_open.run --data=$(DATA) --directory=$(SQUAD_OPEN) --prepare_only
 	$(BIN)/realm table --config=experiments/squad_open/table.py:$(SIZE),$(SQUAD_OPEN),$(DATA) --workdir=$(SQUAD_OPEN)
+
+ablations: $(VENV)/installed
+	$(BIN)/python -m experiments.factbook_demo.run --directory=$(ABLATIONS) --prepare_only
+	$(BIN)/realm table --config=experiments/ablations/factbook.py:$(ABLATIONS) --workdir=$(ABLATIONS)
+	$(BIN)/python -m experiments.ablations.orderings --directory=$(ABLATIONS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
@@ -75,4 +81,4 @@ $(VENV)/minilm: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(GOLDEN_VENV) $(DEMO) $(SQUAD_OPEN) build dist *.egg-info
+	rm -rf $(VENV) $(GOLDEN_VENV) $(DEMO) $(SQUAD_OPEN) $(ABLATIONS) build dist *.egg-info

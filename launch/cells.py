@@ -117,7 +117,7 @@ class Cells:
     row = self._table.rows[name]
     return tasks.evaluating(
       self._stage(row.stage, seed),
-      self._table.questions,
+      self._table.data_of(name),
       self._workdir / "rows" / f"{name}-{seed}.jsonl",
       row.flags,
     )

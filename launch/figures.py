@@ -10,12 +10,16 @@ import numpy as np
 _COLUMNS = {
   "exact_match": "EM",
   "f1": "F1",
+  "open_book_exact_match": "filled in",
+  "closed_book_exact_match": "closed book",
   "passage_recall_at_1": "R@1",
   "passage_recall_at_5": "R@5",
   "passage_recall_at_20": "R@20",
   "passage_recall_at_100": "R@100",
   "answer_recall_at_5": "answer in 5",
+  "retrieval_utility": "utility, nats",
 }
+_NATS = "retrieval_utility"  # Every other column is a share.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class Cell:
 
 
 def to_markdown(cells: Sequence[Cell]) -> str:
-  """Returns a line for each row and seed, in percent with 95% intervals.
+  """Returns a line for each row and seed, shares in percent, 95% intervals.
 
   A row of several seeds gets another line, with means and ranges. Minutes are
   those of all that a row needs, also where it shares it with others.
@@ -55,8 +59,11 @@ def _mean_line(cells: Sequence[Cell], columns: Sequence[str]) -> list[str]:
   values = []
   for column in columns:
     found = [cell.figures[column] for cell in cells if column in cell.figures]
-    mean = _percent(np.mean(found), min(found), max(found)) if found else ""
-    values.append(mean)
+    values.append(
+      show(column, float(np.mean(found)), min(found), max(found))
+      if found
+      else ""
+    )
   minutes = np.mean([sum(cell.seconds.values()) for cell in cells]) / 60
   return [cells[0].label, f"mean of {len(cells)}", *values, f"{minutes:.1f}"]
 
@@ -65,12 +72,19 @@ def _value(figures: dict[str, Any], column: str) -> str:
   if column not in figures:
     return ""
   interval = figures.get("intervals", {}).get(column)
-  return _percent(figures[column], *(interval or ()))
+  return show(column, figures[column], *(interval or ()))
 
 
-def _percent(value: float, low: float = 0.0, high: float = 0.0) -> str:
-  interval = f" ({100 * low:.1f}-{100 * high:.1f})" if high > low else ""
-  return f"{100 * value:.1f}{interval}"
+def show(name: str, value: float, low: float = 0.0, high: float = 0.0) -> str:
+  """Returns a figure with an interval as a cell of a table."""
+  scale = unit(name)
+  bounds = f" ({scale * low:.1f}-{scale * high:.1f})" if high > low else ""
+  return f"{scale * value:.1f}{bounds}"
+
+
+def unit(name: str) -> float:
+  """Returns what a figure is multiplied by to be shown: shares, in percent."""
+  return 1.0 if name == _NATS else 100.0
 
 
 def _minutes(cell: Cell) -> str:

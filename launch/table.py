@@ -21,7 +21,7 @@ STAGE = "stage:"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-  """One line of a table: what a stage scores on the table's questions."""
+  """One line of a table: what a stage scores on the table's data."""
 
   label: str
   stage: str  # Its name in `Table.stages`.
@@ -33,15 +33,14 @@ class Row:
 class Table:
   """Rows times seeds; a stage that several rows build on is trained once."""
 
-  questions: str  # JSONL that every row is evaluated on.
   stages: Mapping[str, RunConfig]
   rows: Mapping[str, Row]
+  questions: str = ""  # JSONL that rows are scored on, ...
+  texts: str = ""  # ... but for those of pre-training, where there is this.
   seeds: tuple[int, ...] = (0,)
   once: tuple[str, ...] = ()  # Stages that all seeds share: the first trains.
 
   def __post_init__(self) -> None:
-    if not self.questions:
-      raise ValueError("questions must name a JSONL file, got ''.")
     if not self.rows or not self.seeds:
       raise ValueError("A table needs at least one row and one seed.")
     for name in (*self.stages, *self.rows):
@@ -54,6 +53,11 @@ class Table:
       if row.stage not in self.stages:
         raise ValueError(_unknown(row.stage, f"Row {name!r}", self.stages))
       self.chain(row.stage)
+      if not any(self.data_of(name).values()):
+        raise ValueError(
+          f"Row {name!r} is scored on nothing: questions or texts must name a "
+          f"JSONL file, got {self.questions!r} and {self.texts!r}."
+        )
       if not set(row.seeds) <= set(self.seeds):
         raise ValueError(
           f"Row {name!r} has the seeds {row.seeds}, and the table {self.seeds}."
@@ -69,6 +73,16 @@ class Table:
       raise ValueError(
         f"once names {name!r}, which starts from {others}: name those as well."
       )
+
+  def data_of(self, row: str) -> dict[str, str]:
+    """Returns the flag of `realm evaluate` that says what a row is scored on.
+
+    Texts where there are some, but for a reader, which fills in no masks.
+    """
+    reads = self.stages[self.rows[row].stage].stage == "openqa"
+    if self.texts and not reads:
+      return {"texts": self.texts}
+    return {"questions": self.questions}
 
   def seeds_of(self, row: str) -> tuple[int, ...]:
     """Returns the seeds that a row is scored with."""
@@ -115,7 +129,6 @@ def parse(raw: ml_collections.ConfigDict) -> Table:
       f"A table has the keys {sorted(names)}, and this has {sorted(found)}."
     )
   return Table(
-    questions=found["questions"],
     stages={
       name: _named(name, config.parse, each)
       for name, each in found["stages"].items()
@@ -123,6 +136,8 @@ def parse(raw: ml_collections.ConfigDict) -> Table:
     rows={
       name: _named(name, _to_row, each) for name, each in found["rows"].items()
     },
+    questions=found["questions"],
+    texts=found["texts"],
     seeds=tuple(found["seeds"]),
     once=tuple(found["once"]),
   )

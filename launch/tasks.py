@@ -5,7 +5,7 @@ Beside what a command makes lies a record: what was asked for, how long it has
 taken, and whether it is done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import fcntl
@@ -126,14 +126,19 @@ def indexing(workdir: pathlib.Path) -> Task:
 
 def evaluating(
   workdir: pathlib.Path,
-  questions: str,
+  data: Mapping[str, str],
   predictions: pathlib.Path,
   flags: Sequence[str] = (),
 ) -> Task:
-  """Returns the task that evaluates a stage; it makes the file of figures."""
-  command = realm(
-    "evaluate", workdir=workdir, questions=questions, predictions=predictions
-  )
+  """Returns the task that evaluates a stage; it makes the file of figures.
+
+  Args:
+    workdir: of the stage.
+    data: {"questions": path} or {"texts": path}.
+    predictions: file to write.
+    flags: further ones.
+  """
+  command = realm("evaluate", workdir=workdir, **data, predictions=predictions)
   command += flags
   return Task(
     command=command,

@@ -48,10 +48,8 @@ class Demo:
         f"{seed} is asked for: use another --directory."
       )
 
-  def run(
-    self, stages: Mapping[str, Callable[["Demo"], None]]
-  ) -> dict[str, Any]:
-    """Runs the stages that are not done; returns the summary."""
+  def run(self, stages: Mapping[str, Callable[["Demo"], None]]) -> None:
+    """Runs the stages that are not done."""
     for name, stage in stages.items():
       record = self._progress["stages"].setdefault(
         name, {"seconds": 0.0, "peak_bytes": 0, "done": False}
@@ -61,6 +59,9 @@ class Demo:
         continue
       rich.print(f"\n[bold]{name}[/bold]: {stage.__doc__}")
       self._run_stage(stage, record)
+
+  def summarise(self) -> dict[str, Any]:
+    """Returns the figures of a demo whose stages are all done."""
     records = self._progress["stages"].values()
     return summary.summarise(
       self.directory,
@@ -230,9 +231,17 @@ def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
   parser.add_argument("--directory", type=pathlib.Path, default="demo")
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument(
+    "--prepare_only", action="store_true", help="make the data and stop"
+  )
   args = parser.parse_args(argv)
   try:
-    found = Demo(args.directory, args.seed).run(STAGES)
+    demo = Demo(args.directory, args.seed)
+    if args.prepare_only:
+      demo.run({"prepare": prepare})
+      return 0
+    demo.run(STAGES)
+    found = demo.summarise()
   except (ValueError, OSError) as error:
     print(f"make demo: {error}", file=sys.stderr)
     return 1

@@ -63,10 +63,11 @@ def test_stages_that_are_done_are_skipped(tmp_path):
 
   run.Demo(tmp_path, seed=0).run({"one": stages["one"]})
   run.Demo(tmp_path, seed=0).run(stages)
-  figures = run.Demo(tmp_path, seed=0).run(stages)
+  demo = run.Demo(tmp_path, seed=0)
+  demo.run(stages)
 
   assert ran == ["one", "two"]
-  assert figures["wall_seconds"] >= 0
+  assert demo.summarise()["wall_seconds"] >= 0
 
 
 def test_an_interrupted_stage_runs_again_and_its_time_counts(tmp_path):
@@ -78,7 +79,9 @@ def test_an_interrupted_stage_runs_again_and_its_time_counts(tmp_path):
     run.Demo(tmp_path, seed=0).run({"one": fail})
   before = json.loads((tmp_path / "progress.json").read_text())["stages"]["one"]
   ran = []
-  figures = run.Demo(tmp_path, seed=0).run({"one": ran.append})
+  demo = run.Demo(tmp_path, seed=0)
+  demo.run({"one": ran.append})
+  figures = demo.summarise()
 
   assert not before["done"]
   assert len(ran) == 1
@@ -125,3 +128,13 @@ def test_commands_name_the_config_file_the_directory_and_the_seed(tmp_path):
   assert "--config.seed=3" in command
   (path,) = [flag for flag in command if flag.startswith("--config=")]
   assert path.endswith(f"factbook_demo/ict.py:{tmp_path}")
+
+
+def test_data_alone_can_be_made(tmp_path, monkeypatch):
+  ran = []
+  monkeypatch.setattr(run, "prepare", ran.append)
+  flags = [f"--directory={tmp_path}", "--prepare_only"]
+  assert run.main(flags) == 0
+  assert run.main(flags) == 0
+  assert len(ran) == 1
+  assert not (tmp_path / "summary.json").exists()

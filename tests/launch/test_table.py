@@ -42,10 +42,27 @@ def test_a_chain_has_each_stage_once_after_those_it_starts_from():
   assert TABLE.chain("from-realm") == ("ict", "realm", "from-realm")
 
 
+def test_readers_are_scored_on_questions_and_the_rest_on_texts_if_there_are():
+  def data_of(**data):
+    rows = {
+      "pretrained": Row(label="", stage="realm"),
+      "reader": Row(label="", stage="qa"),
+    }
+    stages = {"realm": RunConfig(), "qa": RunConfig(stage="openqa")}
+    table = Table(stages=stages, rows=rows, **data)
+    return [table.data_of(row) for row in rows]
+
+  questions, texts = {"questions": "q.jsonl"}, {"texts": "t.jsonl"}
+  assert data_of(**questions) == [questions, questions]
+  assert data_of(**questions, **texts) == [texts, questions]
+  with pytest.raises(ValueError, match="Row 'reader' is scored on nothing"):
+    data_of(**texts)
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"questions": ""}, "questions must name"),
+    ({"questions": ""}, "Row 'orqa' is scored on nothing: questions or texts"),
     ({"seeds": ()}, "at least one row and one seed"),
     ({"seeds": (3,)}, r"Row 'orqa' has the seeds \(7,\), and the table \(3,\)"),
     ({"rows": {}}, "at least one row"),
