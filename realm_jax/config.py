@@ -121,6 +121,14 @@ class IctConfig:
   """Inverse cloze task (ORQA section 3)."""
 
   removal_rate: float = 0.9  # How often the pseudo-query leaves its passage.
+  # Passages of one title that a batch has side by side; see dpr.same_title.
+  same_title: int = 1
+
+  def __post_init__(self) -> None:
+    _require(
+      self.same_title > 0,
+      f"ict.same_title must be positive, got {self.same_title}.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy as np
 from realm_jax.config import RunConfig
 from realm_jax.data import collate
 from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.pair_order import ENDLESS, ExampleOrder, title_numbers
 from realm_jax.data.pretrain import masked_queries
 from realm_jax.data.tokenize import Tokenizer
 
@@ -36,9 +37,15 @@ def ict_rows(
   Raises:
     OSError: the file of texts cannot be opened.
     ValueError: it is empty, or a line is bad or names no passage of the
-      corpus as its source; no passage has two sentences.
+      corpus as its source; no passage has two sentences; or texts are to come
+      by title.
   """
   if run.data.train:
+    if run.ict.same_title > 1:
+      raise ValueError(
+        f"ict.same_title ({run.ict.same_title}) orders the corpus' own "
+        f"sentences, and the texts are those of {run.data.train}: set it to 1."
+      )
     return _text_pairs(run, tokenizer, corpus)
   return _sentence_pairs(run, tokenizer, corpus)
 
@@ -79,9 +86,19 @@ def _sentence_pairs(
       "cloze task has nothing to take out. Prepare the corpus with more "
       "pieces a passage, or give texts in data.train."
     )
+  together = run.ict.same_title
+  order = ExampleOrder(
+    np.arange(len(rows)),
+    # Titles are read only where they matter.
+    title_numbers(corpus, rows) if together > 1 else np.arange(len(rows)),
+    1,
+    together,
+    run.seed,
+  )
 
-  def pair(index: int, rng: np.random.Generator) -> Example:
-    row = int(rows[index])
+  def pair(place: int, rng: np.random.Generator) -> Example:
+    epoch, place = divmod(place, len(order))
+    row = int(rows[order.epoch(epoch)[place, 0]])
     body = corpus.body_ids(row)
     bounds = np.append(corpus.sentence_starts(row), len(body))
     chosen = int(rng.integers(len(bounds) - 1))
@@ -94,5 +111,4 @@ def _sentence_pairs(
     )
     return {"query": query, "passage": passage}
 
-  dataset = grain.MapDataset.range(len(rows)).seed(run.seed)
-  return dataset.shuffle().repeat().random_map(pair)
+  return grain.MapDataset.range(ENDLESS).seed(run.seed).random_map(pair)

@@ -6,6 +6,18 @@ import functools
 from jaxtyping import Int
 import numpy as np
 
+from realm_jax.data.corpus import PassageCorpus
+
+ENDLESS = 2**60  # Examples: more than any run has steps for.
+
+
+def title_numbers(
+  corpus: PassageCorpus, rows: Int[np.ndarray, "p"]
+) -> Int[np.ndarray, "p"]:
+  """Returns equal numbers for passages of equal titles, 0 to their count."""
+  titles = [corpus.title_ids(int(row)).tobytes() for row in rows]
+  return np.unique(titles, return_inverse=True)[1]
+
 
 class ExampleOrder:
   """Which questions an example has, and which examples come together."""

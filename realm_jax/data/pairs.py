@@ -17,13 +17,11 @@ from realm_jax.data import answers, collate, packing
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.gold import gold_passages
 from realm_jax.data.packing import Packings
-from realm_jax.data.pair_order import ExampleOrder
+from realm_jax.data.pair_order import ENDLESS, ExampleOrder, title_numbers
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.data.tokenize import Tokenizer
 from realm_jax.shapes import Batch, TokenRows
-
-_ENDLESS = 2**60  # Examples: more than any run has steps for.
 
 
 def gold_rows(
@@ -74,10 +72,9 @@ def pair_rows(
       "passage. Stage 'dpr' is trained on pairs: give 'passage_uid'."
     )
   passages, of_passage = np.unique(rows[named], return_inverse=True)
-  titles = [corpus.title_ids(int(row)).tobytes() for row in passages]
   order = ExampleOrder(
     of_passage,
-    np.unique(titles, return_inverse=True)[1],
+    title_numbers(corpus, passages),
     run.dpr.questions,
     run.dpr.same_title,
     run.seed,
@@ -93,7 +90,7 @@ def pair_rows(
       "passage_row": rows[indices[0]],
     }
 
-  return grain.MapDataset.range(_ENDLESS).map(pairs)
+  return grain.MapDataset.range(ENDLESS).map(pairs)
 
 
 def wrong_passages(

@@ -93,6 +93,35 @@ def test_an_epoch_has_each_passage_of_two_sentences_once(
     assert bodies == expected
 
 
+def test_passages_of_one_title_come_side_by_side(tmp_path, tiny_tokenizer):
+  documents = [
+    Document(title=f"Title {i // 4}", text=f"It fell by {i}%. So it did.")
+    for i in range(12)
+  ]
+  corpus = build_corpus(documents, tiny_tokenizer, tmp_path / "c", 48)
+  run = dataclasses.replace(_RUN, ict=IctConfig(same_title=4))
+  rows = ict.ict_rows(run, tiny_tokenizer, corpus)
+  titles = [corpus.title_ids(row).tolist() for row in (0, 4, 8)]
+  passages = [_pieces(rows[i]["passage"])[1:] for i in range(24)]
+  found = [
+    next(n for n, title in enumerate(titles) if row[: len(title)] == title)
+    for row in passages
+  ]
+  for epoch in (found[:12], found[12:]):
+    runs = [len(list(group)) for _, group in itertools.groupby(epoch)]
+    assert runs == [4, 4, 4]
+
+
+def test_texts_are_not_ordered_by_title(tiny_corpus, tiny_tokenizer):
+  run = dataclasses.replace(
+    _RUN,
+    data=DataConfig(train="texts.jsonl"),
+    ict=IctConfig(same_title=2),
+  )
+  with pytest.raises(ValueError, match=r"same_title \(2\) orders the corpus'"):
+    ict.ict_rows(run, tiny_tokenizer, tiny_corpus)
+
+
 def test_a_corpus_of_single_sentences_is_refused(tmp_path, tiny_tokenizer):
   documents = [Document(title="Mudia", text="It fell.")]
   corpus = build_corpus(documents, tiny_tokenizer, tmp_path / "c", 48)
