@@ -70,6 +70,26 @@ def load(workdir: epath.PathLike) -> RunConfig:
   return config.loads(path.read_text())
 
 
+def named_by(source: str) -> tuple[epath.Path, int] | None:
+  """Splits "workdir@step", as `InitConfig` has them; by default the newest.
+
+  Returns:
+    None if no workdir is meant: a Hugging Face folder or a hub's name.
+
+  Raises:
+    FileNotFoundError: it has no checkpoint.
+  """
+  name, _, step = source.partition("@")
+  path = epath.Path(name)
+  if step:
+    return path, int(step)
+  if (path / CONFIG_FILE).exists() and not checkpoints.folder(path).exists():
+    return None  # A Hugging Face folder.
+  if not path.exists():
+    return None  # A hub name; who reads it says so if it is none.
+  return path, checkpoints.newest_step(path)
+
+
 def mark_done(workdir: epath.PathLike, step: int) -> None:
   """Says that no checkpoint will follow; the index builder then finishes."""
   path = epath.Path(workdir) / checkpoints.TRAINING_DONE

@@ -8,7 +8,8 @@ newer checkpoint may come meanwhile: a builder that always turned to the newest
 might never publish any.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import logging
 import os
@@ -280,15 +281,24 @@ class _Builder:
     return None
 
   def _known(self, draft: Draft) -> KnownVectors | None:
-    known = known_vectors(self.workdir, self._corpus, draft.plan.embedder_hash)
-    if known:
-      _log.info(
-        "%d of %d vectors are those of %s",
-        known.num_known,
-        draft.plan.num_passages,
-        known.version,
-      )
-    return known
+    for workdir in (self.workdir, *self._start()):
+      known = known_vectors(workdir, self._corpus, draft.plan.embedder_hash)
+      if known:
+        _log.info(
+          "%d of %d vectors are those of %s",
+          known.num_known,
+          draft.plan.num_passages,
+          known.version,
+        )
+        return known
+    return None
+
+  def _start(self) -> Iterator[epath.Path]:
+    """Yields the run that the retriever started from, if it is there still."""
+    source = self.run.init.retriever
+    with contextlib.suppress(FileNotFoundError):
+      if source and (named := workdirs.named_by(source)):
+        yield named[0]
 
   def _damaged(self, draft: Draft) -> bool:
     damaged = draft.drop_damaged()

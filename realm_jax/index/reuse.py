@@ -2,8 +2,9 @@
 """Vectors that a published version has already.
 
 Two versions whose embedder is the same, as after fine-tuning with the document
-tower frozen or after a change to the corpus, differ in few vectors or in none:
-those of passages that both have are copied.
+tower frozen, after a change to the corpus, or at the start of a run that goes
+on from another's retriever, differ in few vectors or in none: those of passages
+that both have are copied.
 """
 
 from collections.abc import Callable

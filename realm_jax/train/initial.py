@@ -3,7 +3,6 @@
 
 import functools
 
-from etils import epath
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -44,7 +43,7 @@ def retriever_params(run: RunConfig, rng: jax.Array) -> dict[str, Params]:
   source = run.init.retriever
   if not source:
     towers: dict[str, Params] = {"shared": fresh}
-  elif (workdir := _as_workdir(source)) is not None:
+  elif (workdir := workdirs.named_by(source)) is not None:
     path, step = workdir
     towers = checkpoints.restore_params(path, step, "retriever")
     for tower in towers.values():
@@ -71,7 +70,7 @@ def encoder_params(run: RunConfig, rng: jax.Array) -> Params:
   source = run.init.encoder
   if not source:
     return fresh
-  if (workdir := _as_workdir(source)) is not None:
+  if (workdir := workdirs.named_by(source)) is not None:
     restored = checkpoints.restore_params(*workdir, "encoder")
     checkpoints.check_same_architecture(restored, fresh, source)
     return restored
@@ -98,7 +97,7 @@ def reader_params(run: RunConfig, rng: jax.Array) -> Params:
   if not run.init.encoder:
     return fresh
   source = run.init.encoder
-  if (workdir := _as_workdir(source)) is None:
+  if (workdir := workdirs.named_by(source)) is None:
     return _with_bert(fresh, load_bert(source, run.encoder)["bert"], source)
   if workdirs.load(workdir[0]).stage == "openqa":
     restored = checkpoints.restore_params(*workdir, "reader")
@@ -129,19 +128,6 @@ def _one_tower(towers: dict[str, Params], source: str) -> dict[str, Params]:
     f"{source} has separate query and document towers, but embedder.shared "
     "asks for one. Set embedder.shared=False."
   )
-
-
-def _as_workdir(source: str) -> tuple[epath.Path, int] | None:
-  """Splits "workdir@step"; None if no workdir is meant (a BERT then)."""
-  name, _, step = source.partition("@")
-  path = epath.Path(name)
-  if step:
-    return path, int(step)
-  if (path / "config.json").exists() and not checkpoints.folder(path).exists():
-    return None  # A Hugging Face folder.
-  if not path.exists():
-    return None  # A hub name; load_bert says so if it is none.
-  return path, checkpoints.newest_step(path)
 
 
 def _with_bert(fresh: Params, bert: Params, source: str) -> dict[str, Params]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from realm_jax import checkpoints, sharding
-from realm_jax.config import MeshConfig
+from realm_jax.config import InitConfig, MeshConfig
 from realm_jax.data.corpus import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import load_tokenizer
@@ -95,6 +95,28 @@ def test_another_document_tower_embeds_all(separate, corpus, embedded):
   build_index(workdir)
 
   assert embedded == [len(corpus)] * 2
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_begins_with_the_vectors_of_the_run_that_it_starts_from(
+  separate, corpus, tmp_path, embedded, gone
+):
+  workdir, run = separate
+  save(workdir, run, 9, query=1, document=1)
+  (first,) = build_index(workdir)
+  init = InitConfig(retriever=str(workdir))
+  next_dir = claim(tmp_path / "next", dataclasses.replace(run, init=init))
+  save(next_dir, run, 0, query=1, document=1)
+  if gone:
+    shutil.rmtree(workdir)
+  (second,) = build_index(next_dir)
+
+  assert embedded == [len(corpus)] * (1 + gone)
+  if not gone:
+    np.testing.assert_array_equal(
+      vectors(workdir, run, corpus, first),
+      vectors(next_dir, run, corpus, second),
+    )
 
 
 def test_a_changed_corpus_embeds_what_changed(
