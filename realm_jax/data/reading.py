@@ -2,8 +2,9 @@
 """The encoder's warm-up: masked texts, each beside the passage it came from.
 
 REALM starts from a BERT that can use a context. A tiny encoder from scratch
-learns that here, before retrieval is there to give it one. With every text
-beside the null document it is the closed-book baseline.
+learns that here, before retrieval is there to give it one: to copy, and where
+its own sentence is taken out of the passage, to guess from what is left. With
+every text beside the null document it is the closed-book baseline.
 """
 
 from typing import Any
@@ -35,9 +36,15 @@ def reading_rows(
   Raises:
     OSError: the file of texts cannot be opened.
     ValueError: it is empty, or a line is bad or names no passage of the
-      corpus as its source.
+      corpus as its source; or texts of a file are to be taken out of theirs.
   """
   path, null_rate = run.data.train, run.reading.null_rate
+  removal_rate = run.reading.removal_rate
+  if path and removal_rate:
+    raise ValueError(
+      f"reading.removal_rate ({removal_rate}) takes the corpus' own sentences "
+      f"out of their passages, and the texts are those of {path}: set it to 0."
+    )
 
   def put_beside(
     example: dict[str, Any], rng: np.random.Generator
@@ -50,12 +57,16 @@ def reading_rows(
         f"and reading.null_rate ({null_rate}) is below 1: name the passage "
         "that each text came from, or set it to 1 to train closed book."
       )
-    nothing = np.zeros(0, np.int32)
+    beside = np.zeros(0, np.int32)
+    if has_passage:
+      beside = corpus.body_ids(row)
+      if rng.random() < removal_rate:
+        beside = np.delete(beside, slice(*example["source_pieces"]))
     with_title = has_passage and run.data.reader_sees_title
     return {
       "joint": collate.joint_row(
         example["query"],
-        corpus.body_ids(row) if has_passage else nothing,
+        beside,
         tokenizer,
         run.lengths.joint,
         title_ids=corpus.title_ids(row) if with_title else None,
