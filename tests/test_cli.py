@@ -79,4 +79,4 @@ def test_an_unknown_config_key_is_refused_by_name():
 
 def test_questions_are_the_lines_of_the_input(monkeypatch):
   monkeypatch.setattr(sys, "stdin", io.StringIO("Who?\n\n  Where? \nWhen?"))
-  assert list(cli._questions()) == ["Who?", "Where?", "When?"]
+  assert list(cli._lines("question: ")) == ["Who?", "Where?", "When?"]
