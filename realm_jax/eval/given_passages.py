@@ -4,6 +4,7 @@
 from collections.abc import Iterator, Sequence
 import contextlib
 import tempfile
+import textwrap
 
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus, build_corpus
@@ -32,9 +33,9 @@ def passages_given(
   ):
     if not 0 < len(encoding) <= longest:
       raise ValueError(
-        f"--passage={text!r} has {len(encoding)} word pieces, and a passage of "
-        f"this run has 1 to {longest} (lengths.passage less 3): shorten it, or "
-        "give it in parts."
+        f"--passage={textwrap.shorten(text, 60)!r} has {len(encoding)} word "
+        f"pieces, and a passage of this run has 1 to {longest} (lengths."
+        "passage less 3): shorten it, or give it in parts."
       )
   documents = [
     Document(title="", text=text, uid=f"passage {number}")
