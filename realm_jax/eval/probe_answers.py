@@ -154,9 +154,10 @@ class AnswerProber:
       retrieval = dataclasses.replace(run.retrieval, null_document=False)
       self._towers = jax.device_put(restored("retriever"))
       self._score = make_scorer(dataclasses.replace(run, retrieval=retrieval))
-    params = restored("reader")
-    self._params = jax.device_put(params)
-    self._reader = PassageReader(run, params, tokenizer, self._corpus, num_read)
+    self._params = jax.device_put(restored("reader"))
+    self._reader = PassageReader(
+      run, self._params, tokenizer, self._corpus, num_read
+    )
     self._spans = _make_spans(run)
 
   def probe(self, text: MaskedText) -> SpanPrediction:
