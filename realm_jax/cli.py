@@ -360,7 +360,9 @@ def _ask(args: list[str]) -> int:
   answerer = open_qa.open_answerer(
     FLAGS.workdir, corpus=FLAGS.corpus, read=FLAGS.read
   )
-  answers = answerer.answer(args) if args else answerer.converse(_questions())
+  answers = (
+    answerer.answer(args) if args else answerer.converse(_lines("question: "))
+  )
   for answer in answers:
     if FLAGS.json:
       line = json.dumps(dataclasses.asdict(answer), ensure_ascii=False)
@@ -370,15 +372,55 @@ def _ask(args: list[str]) -> int:
   return 0
 
 
-def _questions() -> Iterator[str]:
+def _probe_flags() -> None:
+  _workdir_flag()
+  flags.DEFINE_multi_string(
+    "passage",
+    [],
+    "A text to take in place of what a search finds, once or several times.",
+  )
+  flags.DEFINE_integer(
+    "candidates",
+    0,
+    "Passages, the null document included; of an openqa run, passages to read. "
+    "0 for as many as in training.",
+    lower_bound=0,
+  )
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
+  flags.DEFINE_integer("step", 0, "Of the checkpoint; 0 for the newest.")
+  flags.DEFINE_bool("json", False, "Print JSON instead of a page of text.")
+
+
+def _probe(args: list[str]) -> int:
+  from realm_jax.eval import probe, probe_page
+
+  # Those given are checked before anything is opened.
+  texts = [probe.parse(text) for text in args]
+  for probed in probe.probe(
+    FLAGS.workdir,
+    texts or map(probe.parse, _lines("text: ")),
+    passages=FLAGS.passage,
+    candidates=FLAGS.candidates,
+    corpus=FLAGS.corpus,
+    step=FLAGS.step,
+  ):
+    if FLAGS.json:
+      line = json.dumps(dataclasses.asdict(probed), ensure_ascii=False)
+      print(line, flush=True)
+    else:
+      probe_page.show(probed)
+  return 0
+
+
+def _lines(prompt: str) -> Iterator[str]:
   """Yields the lines of the standard input that are not empty."""
   while True:
     if sys.stdin.isatty():
-      print("question: ", end="", file=sys.stderr, flush=True)
+      print(prompt, end="", file=sys.stderr, flush=True)
     if not (line := sys.stdin.readline()):
       return
-    if question := line.strip():
-      yield question
+    if text := line.strip():
+      yield text
 
 
 def _export_flags() -> None:
@@ -494,6 +536,12 @@ COMMANDS = {
     "answer questions, with evidence: those given, or one a line of the input",
     _ask_flags,
     _ask,
+    computes=True,
+  ),
+  "probe": Command(
+    "tell how likely a text's marked span is, beside each passage found",
+    _probe_flags,
+    _probe,
     computes=True,
   ),
   "export": Command(

@@ -27,7 +27,7 @@ def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
   assert told.returncode == 0
   for command in ("prepare-corpus", "edit-corpus", "train", "build-index"):
     assert command in told.stdout
-  for command in ("evaluate", "ask", "report"):
+  for command in ("evaluate", "ask", "probe", "report"):
     assert command in told.stdout
   wrong = realm("trian")
   assert wrong.returncode == 2
@@ -47,6 +47,8 @@ def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
       "batch_size must be positive, got 0",
     ),
     (["ask", "--workdir=x"], "is not a run's workdir"),
+    (["probe", "--workdir=x", "3 is prime."], "'3 is prime.' marks 0 spans"),
+    (["probe", "--workdir=x", "[[3]] is prime."], "is not a run's workdir"),
     (
       ["evaluate", "--workdir=x", "--questions=q", "--predictions=p.jsonl"],
       "is not a run's workdir",
@@ -79,4 +81,4 @@ def test_an_unknown_config_key_is_refused_by_name():
 
 def test_questions_are_the_lines_of_the_input(monkeypatch):
   monkeypatch.setattr(sys, "stdin", io.StringIO("Who?\n\n  Where? \nWhen?"))
-  assert list(cli._questions()) == ["Who?", "Where?", "When?"]
+  assert list(cli._lines("question: ")) == ["Who?", "Where?", "When?"]

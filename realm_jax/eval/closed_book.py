@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 from etils import epath
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 import numpy as np
 
 from realm_jax import checkpoints, shapes
 from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
-from realm_jax.data.closed_book import closed_book_row
+from realm_jax.data.closed_book import closed_book_row, fill_in
 from realm_jax.data.tokenize import Tokenizer, load_tokenizer
 from realm_jax.eval.batching import fixed_batches
 from realm_jax.eval.predictions import Answer, AnsweredQuestion
 from realm_jax.models.reader import KnowledgeAugmentedEncoder
+from realm_jax.objectives import mlm
 from realm_jax.shapes import Batch, Params
 
 _BATCH = 32
@@ -33,7 +34,7 @@ class ClosedBookAnswerer:
     """Takes what `open` opens."""
     self._run, self._tokenizer = run, tokenizer
     self._params = jax.device_put(encoder_params)
-    self._fill = _make_filler(run)
+    self._fill, self._log_prob = _make_filler(run), _make_scorer(run)
 
   @classmethod
   def open(
@@ -93,6 +94,22 @@ class ClosedBookAnswerer:
     for question in questions:
       yield from self.answer([question])
 
+  def probability(self, question: str, answer: str) -> float:
+    """Returns p of an answer's pieces and the end piece after them.
+
+    Args:
+      question: any.
+      answer: of fewer pieces than `openqa.max_span`.
+    """
+    wanted = fill_in(
+      self._tokenizer.encode(answer).ids,
+      self._tokenizer.sep_id,
+      self._run.openqa.max_span,
+    )
+    wanted = {name: leaf[None] for name, leaf in wanted.items()}
+    batch = self._rows([question]) | wanted
+    return math.exp(float(self._log_prob(self._params, batch)[0]))
+
   def _rows(self, questions: Sequence[str]) -> Batch:
     rows = [
       closed_book_row(each.ids, self._tokenizer, self._run)
@@ -122,17 +139,32 @@ class _Filled(NamedTuple):
 
 
 def _make_filler(run: RunConfig) -> Callable[[Params, Batch], _Filled]:
-  encoder: Any = KnowledgeAugmentedEncoder(run.encoder)
-
   @jax.jit
   def fill(params: Params, batch: Batch) -> _Filled:
-    logits = encoder.apply(
-      {"params": params},
-      **batch["joint"],
-      positions=batch["positions"],
-      deterministic=True,
-    )
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    log_probs = jax.nn.log_softmax(_logits(run, params, batch), axis=-1)
     return _Filled(jnp.argmax(log_probs, axis=-1), jnp.max(log_probs, axis=-1))
 
   return fill
+
+
+def _make_scorer(
+  run: RunConfig,
+) -> Callable[[Params, Batch], Float[Array, "B"]]:
+  @jax.jit
+  def score(params: Params, batch: Batch) -> jax.Array:
+    logits = _logits(run, params, batch)
+    log_probs = mlm.token_log_probs(logits, batch["targets"])
+    return mlm.span_log_likelihood(log_probs, batch["target_mask"])
+
+  return score
+
+
+def _logits(run: RunConfig, params: Params, batch: Batch) -> jax.Array:
+  """Returns f32[B, W, V]."""
+  encoder: Any = KnowledgeAugmentedEncoder(run.encoder)
+  return encoder.apply(
+    {"params": params},
+    **batch["joint"],
+    positions=batch["positions"],
+    deterministic=True,
+  )

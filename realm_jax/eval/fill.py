@@ -19,7 +19,6 @@ from realm_jax.shapes import Batch, PackedRows, Params, TokenRows
 class Filled(NamedTuple):
   """A batch of masked spans, filled in. Candidate 0 is the null document."""
 
-  retrieval_log_probs: shapes.Array  # f32[B, K]: log p(z|x).
   answer_log_probs: shapes.Array  # f32[B, K]: log p(y|z,x) of the true span.
   spans: (
     shapes.Array
@@ -111,6 +110,6 @@ def make_filler(
     answer_log_probs = mlm.span_log_likelihood(
       of_targets, jnp.broadcast_to(keep[:, None, :], of_targets.shape)
     )
-    return Filled(retrieval_log_probs, answer_log_probs, spans, best, marginal)
+    return Filled(answer_log_probs, spans, best, marginal)
 
   return fill

@@ -15,31 +15,42 @@ PREDICTIONS = "evaluation.jsonl"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidate:
-  """A passage beside which the encoder filled the masks."""
+  """A passage, and what it does for a masked span.
+
+  What needs a retriever is None in a run without one (mlm), and so is what
+  needs an encoder (ict, dpr), or the null document (openqa).
+  """
 
   uid: str  # "" for the null document.
   title: str
   text: str
   is_null: bool
-  retrieval_prob: float  # p(z|x) over the query's candidates.
-  answer_prob: float  # p(y|z,x) of the whole true span.
-  prediction: str  # The likeliest span beside this passage alone.
+  retrieval_prob: float | None = None  # p(z|x) over the query's candidates.
+  answer_prob: float | None = None  # p(y|z,x) of the whole true span.
+  retrieval_utility: float | None = None  # log p(y|z,x) - log p(y|null,x).
+  prediction: str | None = None  # The likeliest span beside it alone.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpanPrediction:
-  """A text with one masked span, filled in with and without passages."""
+  """A text with one masked span, filled in with and without passages.
+
+  Or a question whose answer is the span. None stands for what the run's stage
+  does not tell; see `Candidate`.
+  """
 
   before: str  # The text before the span, ...
   answer: str
   after: str  # ... and after it.
-  prediction: str
-  right: bool  # Equal to the answer, piece by piece.
-  closed_book_prediction: str  # Beside the null document alone.
-  closed_book_right: bool
-  retrieval_utility: float | None  # Nats a span; None without a retriever.
-  passage_uid: str  # The passage that holds the fact, "" if unknown.
-  candidates: tuple[Candidate, ...]
+  prediction: str | None = None
+  right: bool | None = None  # Piece by piece; an answer, normalised.
+  answer_prob: float | None = None  # p(y|x), the marginal over candidates.
+  closed_book_prediction: str | None = None  # Beside the null document alone.
+  closed_book_right: bool | None = None
+  closed_book_answer_prob: float | None = None  # p(y|null,x)
+  retrieval_utility: float | None = None  # log p(y|x) - log p(y|null,x), nats.
+  passage_uid: str = ""  # The passage that holds the fact, "" if unknown.
+  candidates: tuple[Candidate, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ def masked_example(prediction: dict[str, Any]) -> dict[str, Any]:
     "candidates": [
       candidate
       | {
-        "parts": _mark(candidate["text"], answer),
+        "parts": mark_answer(candidate["text"], answer),
         "is_gold": bool(prediction["passage_uid"])
         and candidate["uid"] == prediction["passage_uid"],
       }
@@ -52,7 +52,8 @@ def masked_example(prediction: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _mark(text: str, answer: str) -> list[dict[str, Any]]:
+def mark_answer(text: str, answer: str) -> list[dict[str, Any]]:
+  """Does `excerpt` around the first mention of an answer, if there is one."""
   at = text.lower().find(answer.lower())
   # Lower case can be longer ("İ"): then there is no telling where it was.
   if at < 0 or len(text.lower()) != len(text):

@@ -18,6 +18,7 @@ from realm_jax.config import InitConfig, OptimizerConfig
 from realm_jax.eval import open_qa, report
 from realm_jax.eval.evaluate import evaluate
 from realm_jax.eval.open_qa import open_answerer
+from realm_jax.eval.probe import parse, probe
 from realm_jax.index import builder
 from realm_jax.models.reader import KnowledgeAugmentedEncoder
 from realm_jax.train import initial, loop
@@ -178,3 +179,23 @@ def test_it_starts_from_an_encoder_with_its_head(run, workdirs):
   assert list(params) == ["encoder"]
   before = checkpoints.restore_params(workdirs["mlm"], 7, "encoder")
   jax.tree.map(np.testing.assert_array_equal, params["encoder"], before)
+
+
+def test_a_probe_gives_the_filled_in_answer_the_probability_it_had(
+  trained, answerer
+):
+  (answer,) = answerer.answer([PERU])[0].answers
+  (right,) = probe(trained, [parse(f"{PERU} [[{answer.text}]]")])
+  assert right.answer_prob == pytest.approx(answer.probability, rel=1e-4)
+  assert right.prediction == answer.text and right.right
+  assert right.candidates == () and right.retrieval_utility is None
+  (wrong,) = probe(trained, [parse(f"{PERU} [[Rome]]")])
+  assert wrong.answer_prob < right.answer_prob and not wrong.right
+
+
+@pytest.mark.parametrize(
+  "asked", [{"passages": ["Lima."]}, {"candidates": 3}, {"corpus": "x"}]
+)
+def test_a_probe_is_not_given_passages_either(trained, asked):
+  with pytest.raises(ValueError, match="reads no passages, so leave out --"):
+    list(probe(trained, [], **asked))

@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -241,9 +239,3 @@ def test_a_run_without_a_retriever_has_its_closed_book_alone(
     assert prediction.prediction == wanted
     assert prediction.candidates == ()
     assert prediction.retrieval_utility is None
-
-
-def test_a_span_longer_than_what_is_predicted_is_never_right(spans):
-  span = dataclasses.replace(spans[0], target=np.arange(8, dtype=np.int32))
-  assert masked_spans._is_right(span, np.arange(8))
-  assert not masked_spans._is_right(span, np.arange(6))
