@@ -58,9 +58,12 @@ exit $code
 _BUILDER = """\
 # Its argument is the job of the trainers.
 before_the_time_limit() {{
-  if [ -e {done} ] || [ -n "$(squeue --noheader --jobs="$1" 2>/dev/null)" ]; then
+  trainers=$(squeue --noheader --jobs="$1" 2>/dev/null)
+  if [ -e {done} ] || [ -n "$trainers" ]; then
     scontrol requeue "$SLURM_JOB_ID"
   fi
+  kill $! 2>/dev/null
+  exit {stopped}
 }}
 trap 'before_the_time_limit "$1"' USR1
 {srun} &
@@ -201,7 +204,10 @@ def _builder(
       _BUILDER_SIGNAL,
     ],
     logs / "builder.sh",
-    _HEAD + _BUILDER.format(done=done, srun=_srun([], job.builder())),
+    _HEAD
+    + _BUILDER.format(
+      stopped=STOPPED_EXIT_CODE, done=done, srun=_srun([], job.builder())
+    ),
     (trainer,),
   )
 
