@@ -150,7 +150,7 @@ def _check_devices(job: Job, given: argparse.Namespace) -> None:
 
 
 def _trainer(job: Job, given: argparse.Namespace) -> dict[str, Any]:
-  environment = []
+  environment: list[dict[str, Any]] = []
   # GKE tells the hosts of a TPU slice, and JAX reads it.
   if job.hosts > 1 and not given.tpu:
     hosts = [f"{job.name}-trainer-0-{i}" for i in range(job.hosts)]
@@ -163,7 +163,7 @@ def _trainer(job: Job, given: argparse.Namespace) -> dict[str, Any]:
       },
       _variable("REALM_HOSTS", ",".join(hosts)),
     ]
-  rules = [
+  rules: list[dict[str, Any]] = [
     {
       "action": "FailJob",
       "onExitCodes": {
