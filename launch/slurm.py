@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Trains on a SLURM cluster: a job of trainers, and one of index builders.
 
-    python -m launch.slurm --config=experiments/….py --workdir=/shared/realm \
+    python -m launch.slurm --config=experiments/….py --workdir=/nfs/realm \
       --hosts=4 --gpus_per_node=8 --partition=gpu --time=24:00:00
 
 submits both with sbatch; --hetjob makes them one heterogeneous job. Two minutes
@@ -75,7 +75,7 @@ case $code in
   0) wait $builder; exit $? ;;
   {stopped}) scontrol requeue "$SLURM_JOB_ID" ;;
 esac
-kill $builder
+kill $builder 2>/dev/null
 exit $code
 """
 
