@@ -28,12 +28,14 @@ def _workdir_flag() -> None:
   flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
 
 
-def _process_flags(what: str) -> None:
+def _process_flags(
+  what: str, number: int | None = 1, process: int | None = 0
+) -> None:
   flags.DEFINE_integer(
-    "num_processes", 1, f"How many processes {what}.", lower_bound=1
+    "num_processes", number, f"How many processes {what}.", lower_bound=1
   )
   flags.DEFINE_integer(
-    "process_id", 0, "Which of them this one is, from 0.", lower_bound=0
+    "process_id", process, "Which of them this one is, from 0.", lower_bound=0
   )
 
 
@@ -232,18 +234,32 @@ def _train_flags() -> None:
   flags.DEFINE_string(
     "coordinator",
     "",
-    "host:port of process 0, where several processes train one run.",
+    "host:port of process 0, where several processes train one run; by "
+    "default SLURM, Cloud TPU or JAX_COORDINATOR_ADDRESS says so.",
   )
-  _process_flags("train the run")
+  _process_flags("train the run; by default what those say", None, None)
+  flags.DEFINE_float(
+    "peer_wait_seconds",
+    600.0,
+    "How long a process waits for the others, when it joins them and at each "
+    "step, before it ends with an error that names those that are missing.",
+    lower_bound=1.0,
+  )
 
 
 def _train(args: list[str]) -> int:
   _no_more(args)
-  from realm_jax import config, hosts, workdir
+  from realm_jax import cluster, config, hosts, workdir
   from realm_jax.train import loop, stop
 
   run = config.parse(FLAGS.config)
-  with hosts.joined(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id):
+  group = cluster.find_group(
+    FLAGS.coordinator,
+    FLAGS.num_processes,
+    FLAGS.process_id,
+    wait_seconds=FLAGS.peer_wait_seconds,
+  )
+  with hosts.joined(group, FLAGS.peer_wait_seconds):
     if hosts.is_lead():
       workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
     hosts.check_same("config", config.dumps(run))

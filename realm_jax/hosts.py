@@ -9,59 +9,123 @@ two steps, on the thread that dispatches the steps.
 import atexit
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import hashlib
 import json
+import logging
 import os
+import re
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
+from absl import logging as absl_logging
 import jax
+from jax._src import distributed
 from jax.experimental import multihost_utils
 import numpy as np
 
+from realm_jax import roll_call, watchdog
+from realm_jax.cluster import Group
+
+_log = logging.getLogger(__name__)
 _MESSAGE_BYTES = 128
+
+_watchdog: watchdog.Watchdog | None = None  # Of this process, in a group.
 
 
 @contextlib.contextmanager
-def joined(
-  coordinator: str, num_processes: int, process_id: int
-) -> Iterator[None]:
+def joined(group: Group, wait_seconds: float) -> Iterator[None]:
   """Makes this process one of a group; call it before any computation.
 
-  A process that leaves with an exception ends at once, without the others:
-  they may wait for it in a collective, and do not come to say goodbye.
+  Each line that a process of several writes to the standard error then begins
+  with its number, but on a terminal. A process that leaves with an exception
+  ends at once, without the others: they may wait for it in a collective, and do
+  not come to say goodbye.
 
   Args:
-    coordinator: "host:port" of process 0; "" for a process alone.
-    num_processes: of the group.
-    process_id: this one's, from 0.
+    group: of one process or more.
+    wait_seconds: what one may wait for the others, here and in `waiting`.
 
   Raises:
-    ValueError: the arguments do not fit together.
+    ValueError: the processes were told different things.
+    TimeoutError: some did not come in time; names them.
   """
-  if not coordinator:
-    if (num_processes, process_id) != (1, 0):
-      raise ValueError(
-        f"num_processes={num_processes} and process_id={process_id} were "
-        "given without a coordinator. Give all three, or none to train in "
-        "one process."
-      )
+  if not group.coordinator:
     yield
     return
-  if not 0 <= process_id < num_processes:
-    raise ValueError(
-      f"process_id ({process_id}) must be in 0..{num_processes - 1}, as "
-      f"num_processes is {num_processes}."
-    )
+  _label(group.process_id)
+  names = roll_call.call(group, wait_seconds)
+  group = dataclasses.replace(group, hosts=names)
+  if group.process_id == 0:
+    everyone = ", ".join(map(group.name, range(group.num_processes)))
+    _log.info("processes: %s", everyone)
   # Its sync point is some later step, which a run that waits never reaches:
   # `train.stop` catches SIGTERM instead.
   jax.config.update("jax_enable_preemption_service", False)
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  jax.distributed.initialize(
+    group.coordinator,
+    group.num_processes,
+    group.process_id,
+    local_device_ids=group.devices or None,
+    cluster_detection_method="deactivate",
+  )
+  global _watchdog
+  client = distributed.global_state.client
   try:
-    yield
-  except BaseException:
+    with watchdog.Watchdog(client, group, wait_seconds) as _watchdog:
+      yield
+  except BaseException as error:
     atexit.register(_leave)
+    if late := _late(error):
+      raise TimeoutError(
+        f"Processes {', '.join(map(group.name, late))} did not come in time, "
+        "or ended: look at their logs."
+      ) from error
     raise
+  finally:
+    _watchdog = None
+
+
+def waiting() -> contextlib.AbstractContextManager[None]:
+  """Within it, all processes wait for each other; all must as often.
+
+  Where that takes too long, this process ends, and says for whom it waited.
+  """
+  return _watchdog.waiting() if _watchdog else contextlib.nullcontext()
+
+
+def _label(process_id: int) -> None:
+  if not sys.stderr.isatty():
+    sys.stderr = cast(TextIO, _Labelled(sys.stderr, f"[{process_id}] "))
+    handler = absl_logging.get_absl_handler()
+    handler.python_handler.stream = sys.stderr
+
+
+class _Labelled:
+  """A text stream whose lines begin with a label."""
+
+  def __init__(self, stream: TextIO, label: str) -> None:
+    self._stream, self._label = stream, label
+    self._at_start = True
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+  def write(self, text: str) -> int:
+    """Writes text, which may end within a line."""
+    for line in text.splitlines(keepends=True):
+      self._stream.write(self._label + line if self._at_start else line)
+      self._at_start = line.endswith("\n")
+    return len(text)
+
+
+def _late(error: BaseException) -> list[int]:
+  """Returns the processes that JAX's coordination service misses, if any."""
+  if not isinstance(error, jax.errors.JaxRuntimeError):
+    return []
+  found = re.search(r"timed out task names:\s*((\d+\s+)+)", f"{error}\n")
+  found = found or re.search(r"Task (\d+) heartbeat timeout", str(error))
+  return [int(process) for process in found[1].split()] if found else []
 
 
 def _leave() -> None:
@@ -89,9 +153,9 @@ def gather(value: Any) -> list[Any]:
       f"{_MESSAGE_BYTES}: {text!r}"
     )
   mine = np.frombuffer(text.ljust(_MESSAGE_BYTES), np.uint8)
-  return [
-    json.loads(row.tobytes()) for row in multihost_utils.process_allgather(mine)
-  ]
+  with waiting():
+    rows = multihost_utils.process_allgather(mine)
+  return [json.loads(row.tobytes()) for row in rows]
 
 
 def check_same(name: str, text: str) -> None:

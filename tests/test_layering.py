@@ -11,7 +11,8 @@ PACKAGE = ROOT / "realm_jax"
 LAYERS = (
   ("shapes",),
   ("config",),
-  ("files",),
+  ("files", "cluster"),
+  ("roll_call", "watchdog"),
   ("allocator", "sharding", "forward", "hosts", "checkpoints"),
   ("workdir",),
   ("models",),

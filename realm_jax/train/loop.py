@@ -112,7 +112,8 @@ class _Steps:
       self._means.add(jax.device_get(self._in_flight))
       self._in_flight = sums | self._feed.wait(fed)
       if _must_wait():
-        jax.block_until_ready(sums)
+        with hosts.waiting():
+          jax.block_until_ready(sums)
       done = step + 1
       self._bar.advance(done)
       for swap in self._feed.swaps(step, fed):

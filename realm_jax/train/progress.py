@@ -72,7 +72,7 @@ class Progress:
 
   def note(self, message: str) -> None:
     """Prints a line of its own, such as an index swap."""
-    self._console.print(message, highlight=False, markup=False)
+    self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
   def warn(self, message: str) -> None:
     """Says once what needs a person: above the bar, or in the log."""

@@ -168,6 +168,49 @@ def flat(params):
   return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
 
 
+def members(folder, present, seconds, late):
+  """Starts tasks of a SLURM step of two, on this machine, each with a log."""
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+  return [
+    start(
+      folder / f"{number}.log",
+      ["tests.integration.member"],
+      str(seconds),
+      str(late),
+      SLURM_JOB_ID="1",
+      SLURM_STEP_NODELIST="127.0.0.1",
+      SLURM_NTASKS="2",
+      SLURM_PROCID=str(number),
+      SLURM_LOCALID="0",
+      JAX_COORDINATOR_PORT=str(port),
+      REALM_HOSTS="ant,bee",
+    )
+    for number in present
+  ]
+
+
+@pytest.mark.parametrize("present", [0, 1])
+def test_who_does_not_join_is_named(tmp_path, started, present):
+  started += members(tmp_path, [present], seconds=1, late=0)
+  [process] = started
+  assert process.wait(PATIENCE_SECONDS) == 1
+  missing = ["Process 1 (bee) of 2 did not come", "Process 0 (ant) did not"]
+  assert missing[present] in (tmp_path / f"{present}.log").read_text()
+
+
+def test_who_comes_too_late_is_named_and_logs_are_labelled(tmp_path, started):
+  started += members(tmp_path, [0, 1], seconds=8, late=1)
+  assert started[0].wait(PATIENCE_SECONDS) == 1
+  host = socket.gethostname()
+  log = (tmp_path / "0.log").read_text()
+  assert re.search(
+    rf"(?m)^\[0\] I.* processes: 0 \({host}\), 1 \({host}\)$", log
+  )
+  assert f"[0] realm: Processes 1 ({host}) of 2 did not come to where" in log
+  assert "[1] met [0, 1]\n" in (tmp_path / "1.log").read_text()
+
+
 @pytest.fixture(scope="module")
 def alone(data):
   workdir = data / "alone"
