@@ -17,12 +17,13 @@ import pathlib
 import signal
 import sys
 
-from experiments.squad_open import minilm
+from experiments.squad_open import minilm, told
 from experiments.squad_open.stages import LENGTHS, SIZES
 from experiments.squad_open.table import table
 from launch.cells import Cells
 from launch.processes import Processes
 from launch.table import Row
+from realm_jax.data.corpus import PassageCorpus
 from realm_jax.train.stop import STOPPED_EXIT_CODE
 
 LAST = "qa_dpr_realm"
@@ -30,7 +31,7 @@ _FILES = ("corpus.jsonl.gz", "train.jsonl.gz", "validation.jsonl.gz")
 
 
 def prepare(data: str, directory: pathlib.Path) -> None:
-  """Makes the corpus, unless it is there.
+  """Makes the corpus, and texts of it to mask, unless they are there.
 
   Raises:
     ValueError: a file of `data` is missing, or MiniLM is not installed.
@@ -50,6 +51,10 @@ def prepare(data: str, directory: pathlib.Path) -> None:
       tokenizer=minilm.folder(),
       max_pieces=LENGTHS.passage,
     )
+  # The last of the texts to be written.
+  if not (directory / "texts" / told.PRETRAINING).exists():
+    corpus = PassageCorpus.open(directory / "corpus")
+    told.write(corpus, directory / "texts")
 
 
 def main(argv: list[str]) -> int:

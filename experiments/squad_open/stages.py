@@ -5,18 +5,23 @@
      │ └──► dpr_ict ──────────────► qa_dpr_ict
      └─ realm (and reading) ──────► qa_realm
          └► dpr_realm ────────────► qa_dpr_realm
-    reading ──────────────────────► qa_closed         qa_bm25
+                                     qa_closed         qa_bm25
 
-All start from all-MiniLM-L6-v2, and every `qa` from one `reader` besides,
-which has learned to read the passage that a question names. Rows of one table
-differ in what is drawn here alone: the four dense `qa` have one config, but
-for where their retriever starts.
+All start from all-MiniLM-L6-v2, and every `qa` but the closed book's from one
+`reader` besides, which has learned to read the passage that a question names.
+Rows of one table differ in what is drawn here alone: the four dense `qa` have
+one config, but for where their retriever starts.
+
+REALM's encoder is another one, of two layers that start by copying: MiniLM has
+no masked-language head, and in a hundred steps it had learned how often words
+come and no more, where these had learned to copy. They read sentences that
+another passage tells, too (`told.py`).
 """
 
 import dataclasses
 from typing import Literal
 
-from experiments.squad_open import minilm
+from experiments.squad_open import minilm, told
 from realm_jax.config import (
   BertConfig,
   DataConfig,
@@ -38,6 +43,20 @@ LENGTHS = LengthConfig(query=64, passage=288, joint=352, masks=10)
 _ASKED = LengthConfig(query=40, passage=288, joint=328, masks=10)
 # Of the answers, 7% are wider than ORQA's 10 pieces, and few than these.
 _SPANS = OpenQaConfig(max_span=16, span_width=128, read_gold=True)
+
+
+_COPYING = BertConfig(
+  hidden_size=256,
+  num_layers=2,
+  num_heads=8,
+  mlp_size=1024,
+  max_positions=LENGTHS.joint,
+  activation="gelu_tanh",
+  norm_eps=1e-6,
+  norm="pre",
+  positions="relative",
+  init="copying",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +85,7 @@ SIZES = {
   # Two cores.
   "cpu": Size(
     ict=(150, 32),
-    reading=(400, 24),
+    reading=(1000, 64),
     realm=(300, 8),
     dpr=(600, 32),
     reader=(2500, 24),
@@ -130,13 +149,9 @@ def stages(size: str, directory: str, data: str) -> dict[str, RunConfig]:
 class _Stages:
   def __init__(self, size: Size, directory: str, data: str) -> None:
     self._size, self._data = size, data
+    self._texts = f"{directory}/texts"
     self._minilm = minilm.folder()
-    bert: BertConfig = dataclasses.replace(
-      minilm.BERT,
-      dropout=size.dropout,
-      attention_dropout=size.dropout,
-      dtype=size.dtype,
-    )
+    bert = self._sized_bert(minilm.BERT)
     embedder: EmbedderConfig = dataclasses.replace(minilm.EMBEDDER, bert=bert)
     self._common = RunConfig(
       keep_checkpoints=2,
@@ -148,7 +163,19 @@ class _Stages:
       embedder=embedder,
       encoder=bert,
       retrieval=RetrievalConfig(num_candidates=size.candidates),
-      refresh=RefreshConfig(every_steps=size.refresh_every),
+      # Shards so small that a killed builder loses two minutes.
+      refresh=RefreshConfig(
+        every_steps=size.refresh_every, shard_passages=2**12
+      ),
+    )
+
+  def _sized_bert(self, bert: BertConfig) -> BertConfig:
+    size = self._size
+    return dataclasses.replace(
+      bert,
+      dropout=size.dropout,
+      attention_dropout=size.dropout,
+      dtype=size.dtype,
     )
 
   def ict(self) -> RunConfig:
@@ -159,17 +186,27 @@ class _Stages:
     )
 
   def reading(self) -> RunConfig:
+    run = self._sized("mlm", self._size.reading)
     return dataclasses.replace(
-      self._sized("mlm", self._size.reading),
+      run,
+      data=dataclasses.replace(run.data, train=f"{self._texts}/{told.READING}"),
+      encoder=self._sized_bert(_COPYING),
       reading=ReadingConfig(),
-      optimizer=OptimizerConfig(learning_rate=2e-4),
-      init=InitConfig(encoder=self._minilm),
+      optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=40, b2=0.98),
     )
 
   def realm(self) -> RunConfig:
+    run = self._sized("realm", self._size.realm)
     return dataclasses.replace(
-      self._sized("realm", self._size.realm),
-      optimizer=OptimizerConfig(learning_rate=1e-4, retriever_scale=0.3),
+      run,
+      data=dataclasses.replace(
+        run.data, train=f"{self._texts}/{told.PRETRAINING}"
+      ),
+      encoder=self._sized_bert(_COPYING),
+      # The towers learn at the rate of `ict`.
+      optimizer=OptimizerConfig(
+        learning_rate=2e-4, retriever_scale=0.1, warmup_steps=40, b2=0.98
+      ),
       init=InitConfig(retriever="stage:ict", encoder="stage:reading"),
     )
 
@@ -210,7 +247,7 @@ class _Stages:
       self._asked(self._sized("openqa", self._size.closed)),
       openqa=OpenQaConfig(retriever="none"),
       optimizer=OptimizerConfig(learning_rate=1e-4),
-      init=InitConfig(encoder="stage:reading"),
+      init=InitConfig(encoder=self._minilm),
     )
 
   def _qa(self) -> RunConfig:

@@ -31,7 +31,7 @@ def test_a_table_compares_like_with_like(fake_minilm, size):
   dense = dataclasses.replace(bm25.openqa, retriever="dense")
   assert same == {bm25, dataclasses.replace(bm25, openqa=dense)}
   assert len({s.init.encoder for s in qa.values()}) == 1
-  assert closed.is_closed_book and closed.init.encoder == "stage:reading"
+  assert closed.is_closed_book and closed.encoder == qa["qa_bm25"].encoder
   assert closed.data == qa["qa_bm25"].data
   dpr = [s for s in found.stages.values() if s.stage == "dpr"]
   assert len({dataclasses.replace(s, init=InitConfig()) for s in dpr}) == 1
