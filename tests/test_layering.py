@@ -20,6 +20,7 @@ LAYERS = (
   ("tagging",),
   ("index",),
   ("train",),
+  ("plan",),
   ("eval",),
   ("exchange",),
   ("cli",),
