@@ -11,7 +11,7 @@ from realm_jax.plan import report
 from realm_jax.plan.compiled import devices_needed
 from realm_jax.plan.devices import parse_devices
 from realm_jax.plan.estimate import Task, make_plan
-from realm_jax.plan.suggest import suggestions
+from realm_jax.plan.suggest import Suggestion, suggestions
 
 
 def run_plan(
@@ -50,10 +50,10 @@ def run_plan(
   plan = make_plan(task)
   console = rich.console.Console()
   report.show(plan, console)
-  found = []
+  found: list[Suggestion] = []
   if not plan.fits:
     with console.status("Looking for what would fit"):
-      found = list(suggestions(plan))
+      found = suggestions(plan)
     report.show_refusal(plan, found, console)
   print(json.dumps(report.figures(plan, found)))
   return plan.fits

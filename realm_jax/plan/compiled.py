@@ -32,8 +32,10 @@ _OPTIONS: dict[str, str | bool] = {
   "xla_backend_optimization_level": "0",
   "xla_llvm_disable_expensive_passes": True,
 }
-# More devices along `data` would not change a device's program.
+# More devices along `data` would not change a device's program, but for the
+# size of what it gathers from all of them.
 _COMPILED_DATA = 2
+_GATHERED = (("all-gather", "data"), ("all-gather", "both"))
 # Figures by name; by (op, mesh axis) the bytes of arrays that are exchanged.
 Figures = Mapping[Any, float]
 
@@ -79,9 +81,9 @@ def devices_needed(data: int, fsdp: int) -> int:
 def step_cost(run: RunConfig, data: int, fsdp: int, num_hosts: int) -> StepCost:
   """Compiles a run's update for `data` x `fsdp` devices of CPUs.
 
-  Each device has its share of the batch, but `data` is cut to two: a device's
-  program stays the same, except that losses over all pairs of a batch see
-  fewer of them.
+  Each device has its share of the batch, but `data` is cut to two. What is
+  gathered along it (parameters never are, as they are not split along it)
+  is counted as of all devices.
 
   Raises:
     ValueError: there are too few CPU devices, or the config does not fit
@@ -102,15 +104,22 @@ def step_cost(run: RunConfig, data: int, fsdp: int, num_hosts: int) -> StepCost:
   gradients = _trained_bytes(run, state.params)
   measure = functools.partial(_measure, share, mesh, batches.largest)
   found = extended(_stacks(share, state.params), measure)
+  grown = data * fsdp / num_devices
+  moved = {
+    key: size * (grown if key in _GATHERED else 1.0)
+    for key, size in found.items()
+    if isinstance(key, tuple)
+  }
+  temporary = found["temporary"] + (grown - 1) * found["gathered"]
   return StepCost(
     params=params,
     moments=_device_bytes(state.opt_state),
     gradients=gradients,
     batch=_num_bytes(batches.largest) / num_devices,
-    activations=max(0.0, found["temporary"] - gradients),
+    activations=max(0.0, temporary - gradients),
     flops=found["flops"],
     product_bytes=found["product_bytes"],
-    moved={key: size for key, size in found.items() if isinstance(key, tuple)},
+    moved=moved,
     batches=batches,
   )
 
@@ -232,10 +241,13 @@ def _figures(lowered: jax.stages.Lowered, mesh: Mesh) -> dict[Any, float]:
     "temporary": float(memory.temp_size_in_bytes),
     "flops": counts.flops,
     "product_bytes": counts.product_bytes,
+    "gathered": 0.0,  # The largest array, from devices along `data`.
   }
   for each in counts.collectives:
     key = (each.op, _axis(each, mesh))
     figures[key] = figures.get(key, 0.0) + each.num_bytes * each.times
+    if key in _GATHERED:
+      figures["gathered"] = max(figures["gathered"], float(each.num_bytes))
   return figures
 
 

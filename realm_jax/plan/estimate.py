@@ -52,6 +52,7 @@ class Refresh:
   """How long an index takes, and how old it gets.
 
   Attributes:
+    memory: bytes of a builder's device, for a batch and the tower.
     embedding: the corpus through the document tower.
     searcher: seconds for ScaNN, at most: as measured on two cores.
     steps: training steps that go by meanwhile: its age when it takes effect.
@@ -59,6 +60,7 @@ class Refresh:
     waits: seconds that the trainer waits for each, under lockstep.
   """
 
+  memory: float
   embedding: Seconds
   searcher: float
   steps: int
@@ -209,28 +211,31 @@ def _refresh(task: Task, corpus: CorpusSize, step: Seconds) -> Refresh:
     else 0.0
   )
   seconds = embedding.longest + searcher
-  steps = math.ceil(seconds / step.longest)
-  every = run.refresh.largest_gap(run.num_steps)
-  lag = run.refresh.lag_steps
-  if run.refresh.policy == "lockstep":
-    late = max(0.0, seconds - lag * step.longest)
-    return Refresh(
-      embedding=embedding,
-      searcher=searcher,
-      steps=lag,
-      oldest=lag + every,
-      waits=late,
-    )
-  # The builder begins the next as soon as it is free, and there is one.
-  oldest = (
-    run.num_steps
-    if run.refresh.policy == "never"
-    else steps + max(steps, every)
-  )
+  steps, oldest, waits = _staleness(run, seconds / step.longest)
   return Refresh(
+    memory=longest.memory,
     embedding=embedding,
     searcher=searcher,
     steps=steps,
     oldest=oldest,
-    waits=0.0,
+    waits=waits * step.longest,
   )
+
+
+def _staleness(run: RunConfig, took: float) -> tuple[int, int, float]:
+  """Returns an index' age when it takes effect and when the next one does.
+
+  And how long the trainer waits for it; all in steps.
+
+  Args:
+    run: says when indexes are refreshed, and take effect.
+    took: steps in which a refresh is done.
+  """
+  every, lag = run.refresh.largest_gap(run.num_steps), run.refresh.lag_steps
+  if run.refresh.policy == "lockstep":
+    return lag, lag + every, max(0.0, took - lag)
+  steps = math.ceil(took)
+  if run.refresh.policy == "never":
+    return steps, run.num_steps, 0.0
+  # The builder begins the next as soon as it is free, and there is one.
+  return steps, steps + max(steps, every), 0.0

@@ -10,6 +10,7 @@ import rich.console
 import rich.table
 
 from realm_jax.plan import timing
+from realm_jax.plan.compiled import devices_needed
 from realm_jax.plan.estimate import Plan, Refresh
 from realm_jax.plan.suggest import Suggestion
 
@@ -40,12 +41,20 @@ def show(plan: Plan, console: rich.console.Console) -> None:
   task = plan.task
   run, device = task.run, task.devices.device
   data, fsdp = task.mesh
+  count = task.devices.hosts
   console.print(
     f"[b]Stage {run.stage}, {plan.num_params / 1e6:,.0f} M parameters, batch "
-    f"of {run.batch_size}, on {task.devices}[/b] ({device.name}): "
-    f"hosts: {task.devices.hosts}, mesh: data={data} x fsdp={fsdp}."
+    f"of {run.batch_size}[/b]: {plan.cost.batches.source}"
   )
-  console.print(f"Shapes of a batch: {plan.cost.batches.source}.")
+  console.print(
+    f"[b]{task.devices}[/b]: {device.name}; {count} host{'s'[: count - 1]}, "
+    f"mesh of data={data} x fsdp={fsdp}"
+  )
+  console.print(
+    "Compiled for CPU devices, "
+    f"{devices_needed(data, fsdp)} of {task.devices.count}, with a few of the "
+    "layers; the rest is alike.\n"
+  )
   for title, rows in (
     ("Memory of a device", _device_rows(plan)),
     ("Memory of a host", _host_rows(plan)),
@@ -205,7 +214,12 @@ def _sent(plan: Plan) -> str:
 def _index_rows(plan: Plan) -> list[tuple[str, str, str]]:
   refresh, task = plan.refresh, plan.task
   assert refresh is not None  # Asked for where there is one.
-  rows = [
+  return [
+    (
+      "device memory",
+      amount(refresh.memory, "B"),
+      "of a builder, for a batch of the longest passages",
+    ),
     (
       "embedding",
       duration(refresh.embedding.longest),
@@ -220,7 +234,6 @@ def _index_rows(plan: Plan) -> list[tuple[str, str, str]]:
     ("[b]a refresh[/b]", duration(refresh.seconds), ""),
     ("staleness", f"{refresh.steps:,} steps", _staleness(plan, refresh)),
   ]
-  return rows
 
 
 def _staleness(plan: Plan, refresh: Refresh) -> str:
@@ -296,6 +309,7 @@ def figures(plan: Plan, found: Sequence[Suggestion] = ()) -> dict[str, Any]:
     "refresh": refresh
     and {
       "passages": plan.corpus.passages,
+      "device_memory": refresh.memory,
       "embedding_seconds": timing.as_dict(refresh.embedding),
       "searcher_seconds": refresh.searcher,
       "seconds": refresh.seconds,

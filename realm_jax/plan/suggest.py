@@ -29,21 +29,41 @@ class _Change(NamedTuple):
   activations: float  # Share of the activations that is left.
 
 
-def suggestions(plan: Plan) -> Iterator[Suggestion]:
-  """Yields the smallest change of each kind that fits, as planned anew.
+def suggestions(plan: Plan) -> list[Suggestion]:
+  """Returns the smallest change of each kind that fits, as planned anew.
 
+  Where none does alone, each is tried with the state shared out over a host.
   None helps a host whose memory is too small for the index.
   """
   if not plan.fits_hosts:
-    return
+    return []
+  alone = list(_that_fit(plan, _Change("", plan.task.run, 1.0, 1.0)))
+  if alone:
+    return alone
+  return [
+    suggestion
+    for sharded in list(_more_fsdp(plan.task))[-1:]
+    for suggestion in _that_fit(plan, sharded)
+  ]
+
+
+def _that_fit(plan: Plan, first: _Change) -> Iterator[Suggestion]:
+  """Yields, after a first change, the smallest of each kind that fits."""
+  task = dataclasses.replace(plan.task, run=first.run)
   for changes in _KINDS:
-    for change in changes(plan.task):
-      changed = dataclasses.replace(plan.task, run=change.run)
-      if not (_might_fit(plan, change) and _divides(changed)):
+    for change in changes(task):
+      both = _Change(
+        f"{first.flags} {change.flags}".strip(),
+        change.run,
+        first.state * change.state,
+        first.activations * change.activations,
+      )
+      changed = dataclasses.replace(task, run=both.run)
+      if not (_might_fit(plan, both) and _divides(changed)):
         continue
       found = make_plan(changed)
       if found.fits:
-        yield Suggestion(change.flags, found)
+        yield Suggestion(both.flags, found)
         break
 
 

@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_said_with_what_would(task):
   assert not plan.fits
   assert plan.device_memory == pytest.approx(100 * GB, rel=1e-3)
   assert plan.device_limit == 60 * GB
-  found = list(suggest.suggestions(plan))
+  found = suggest.suggestions(plan)
   # Parts, candidates and batches leave the state as it is: 80 GB.
   assert [each.flags for each in found] == [
     "--config.mesh.data=-1 --config.mesh.fsdp=4"
@@ -79,10 +79,24 @@ def test_a_smaller_state_leaves_room_for_other_changes(task, monkeypatch):
     return dataclasses.replace(cost, params=0.0, moments=0.0, gradients=45 * GB)
 
   monkeypatch.setattr(compiled, "step_cost", smaller)
-  found = list(suggest.suggestions(make_plan(task)))
+  found = suggest.suggestions(make_plan(task))
   assert [each.flags for each in found] == [
     "--config.optimizer.accumulate_steps=2",
     "--config.batch_size=8",
+  ]
+
+
+def test_what_no_change_does_alone_two_may_do(task, monkeypatch):
+  def larger(*args):
+    cost = fake_cost(*args)
+    return dataclasses.replace(cost, activations=3 * cost.activations)
+
+  monkeypatch.setattr(compiled, "step_cost", larger)
+  found = suggest.suggestions(make_plan(task))  # 80 GB of state, and 60.
+  assert [each.flags for each in found] == [
+    "--config.mesh.data=-1 --config.mesh.fsdp=8 "
+    "--config.optimizer.accumulate_steps=2",
+    "--config.mesh.data=-1 --config.mesh.fsdp=8 --config.batch_size=8",
   ]
 
 
