@@ -45,7 +45,6 @@ def run_plan(
     num_passages=passages,
     efficiency=efficiency,
   )
-  task.mesh  # noqa: B018  Refused here, not after the devices are made.
   _simulate_devices(task)
   plan = make_plan(task)
   console = rich.console.Console()

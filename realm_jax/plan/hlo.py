@@ -24,6 +24,10 @@ _INSTRUCTION = re.compile(
   r"^\s+(?:ROOT )?%(?P<name>[\w.\-]+) = "
   r"(?P<shape>\((?:[^()]|\([^()]*\))*\)|\S+) (?P<op>[a-z][\w\-]*)\((?P<rest>.*)"
 )
+# An array of all devices: its shape before and, if need be, a transposition.
+_TILED = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+_MESH_AXIS = re.compile(r"'(\w+)'=(\d+)")
+_AXES = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 # Where an instruction names what it runs.
 _CALLS = {"while": "body", "call": "to_apply", "fusion": "calls"}
@@ -159,7 +163,7 @@ def _own(each: _Instruction, shapes: Mapping[str, str]) -> Counts:
 
 def _collective(op: str, each: _Instruction) -> Collective:
   group = _first_group(each.rest)
-  stride = int(group[1] - group[0]) if len(group) > 1 else 1
+  stride = abs(group[1] - group[0]) if len(group) > 1 else 1
   size = _num_bytes(each.shape)
   if op == "reduce-scatter":
     size *= len(group)  # Its result is a share.
@@ -181,10 +185,6 @@ def _first_group(text: str) -> list[int]:
   if pairs := re.search(r"source_target_pairs={{([\d,]+)}", text):
     return _numbers(pairs[1])
   return [0]
-
-
-# An array of all devices: its shape before and, if need be, a transposition.
-_TILED = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 
 
 def _devices(shape: str, order: str | None) -> np.ndarray:
@@ -217,10 +217,6 @@ def _along_axes(
     .reshape(-1)
     .tolist()
   )
-
-
-_MESH_AXIS = re.compile(r"'(\w+)'=(\d+)")
-_AXES = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 
 
 def _numbers(listed: str) -> list[int]:
