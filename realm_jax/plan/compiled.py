@@ -78,12 +78,26 @@ def devices_needed(data: int, fsdp: int) -> int:
   return min(data, _COMPILED_DATA) * fsdp
 
 
-def step_cost(run: RunConfig, data: int, fsdp: int, num_hosts: int) -> StepCost:
+def step_cost(
+  run: RunConfig,
+  data: int,
+  fsdp: int,
+  *,
+  num_hosts: int,
+  on_cpu: bool = False,
+) -> StepCost:
   """Compiles a run's update for `data` x `fsdp` devices of CPUs.
 
   Each device has its share of the batch, but `data` is cut to two. What is
   gathered along it (parameters never are, as they are not split along it)
   is counted as of all devices.
+
+  Args:
+    run: the config.
+    data: size of that axis of the mesh.
+    fsdp: likewise.
+    num_hosts: of the run.
+    on_cpu: it will run on CPUs, too, where bfloat16 saves no memory.
 
   Raises:
     ValueError: there are too few CPU devices, or the config does not fit
@@ -102,7 +116,7 @@ def step_cost(run: RunConfig, data: int, fsdp: int, num_hosts: int) -> StepCost:
   state = Program(share, mesh).abstract_state
   params = _device_bytes(state.params)
   gradients = _trained_bytes(run, state.params)
-  measure = functools.partial(_measure, share, mesh, batches.largest)
+  measure = functools.partial(_measure, share, mesh, batches.largest, on_cpu)
   found = extended(_stacks(share, state.params), measure)
   grown = data * fsdp / num_devices
   moved = {
@@ -191,7 +205,11 @@ def with_layers(run: RunConfig, num_layers: Mapping[str, int]) -> RunConfig:
 
 
 def _measure(
-  run: RunConfig, mesh: Mesh, batch: Batch, num_layers: Mapping[str, int]
+  run: RunConfig,
+  mesh: Mesh,
+  batch: Batch,
+  on_cpu: bool,
+  num_layers: Mapping[str, int],
 ) -> Figures:
   cut = with_layers(run, num_layers)
   program = Program(cut, mesh)
@@ -199,7 +217,8 @@ def _measure(
   figures = _figures(program.lower(batch), mesh)
   update = _trained_bytes(cut, params)
   activations = max(0.0, figures["temporary"] - update)
-  activations *= _narrowing(cut, params, batch)
+  if not on_cpu:
+    activations *= _narrowing(cut, params, batch)
   return {**figures, "temporary": update + activations, "update": update}
 
 

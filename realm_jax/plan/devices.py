@@ -25,7 +25,7 @@ class Device:
   domain: int
   host_devices: int
   host_memory: float
-  shared_memory: bool = False
+  is_cpu: bool = False
 
   @property
   def usable_memory(self) -> float:

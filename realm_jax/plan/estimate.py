@@ -97,7 +97,7 @@ class Plan:
   def device_limit(self) -> float:
     """Bytes that a device has for them."""
     device = self.task.devices.device
-    if not device.shared_memory:
+    if not device.is_cpu:
       return device.usable_memory
     left = device.host_memory - self.host.searchers
     return max(0.0, left / self.task.devices.on_host)
@@ -143,7 +143,9 @@ def make_plan(task: Task) -> Plan:
   run, devices = task.run, task.devices
   check_batch(task)
   data, fsdp = task.mesh
-  cost = compiled.step_cost(run, data, fsdp, devices.hosts)
+  cost = compiled.step_cost(
+    run, data, fsdp, num_hosts=devices.hosts, on_cpu=devices.device.is_cpu
+  )
   corpus = storage.corpus_size(run, task.num_passages)
   sent = timing.sent_by_axis(cost, devices, data, fsdp)
   step = timing.step_seconds(

@@ -103,7 +103,7 @@ def _device_rows(plan: Plan) -> list[tuple[str, str, str]]:
     )
   limit = (
     "of the host's, shared out"
-    if device.shared_memory
+    if device.is_cpu
     else f"{device.usable:.0%} of {amount(device.memory, 'B')}"
   )
   return [

@@ -18,9 +18,8 @@ from realm_jax.plan.estimate import Task, make_plan
 GB = 1e9
 
 
-def fake_cost(run, data, fsdp, num_hosts):
+def fake_cost(run, data, fsdp, **_):
   """A state that fsdp divides, and activations of the rows of a part."""
-  del num_hosts
   rows = run.batch_size / run.optimizer.accumulate_steps / (data * fsdp)
   state = 20 * GB / fsdp
   return StepCost(
@@ -74,7 +73,7 @@ def test_what_does_not_fit_is_said_with_what_would(task):
 
 
 def test_a_smaller_state_leaves_room_for_other_changes(task, monkeypatch):
-  def smaller(*args):
+  def smaller(*args, **_):
     cost = fake_cost(*args)
     return dataclasses.replace(cost, params=0.0, moments=0.0, gradients=45 * GB)
 
@@ -87,7 +86,7 @@ def test_a_smaller_state_leaves_room_for_other_changes(task, monkeypatch):
 
 
 def test_what_no_change_does_alone_two_may_do(task, monkeypatch):
-  def larger(*args):
+  def larger(*args, **_):
     cost = fake_cost(*args)
     return dataclasses.replace(cost, activations=3 * cost.activations)
 
