@@ -52,7 +52,6 @@ class Refresh:
   """How long an index takes, and how old it gets.
 
   Attributes:
-    memory: bytes of a builder's device, for a batch and the tower.
     embedding: the corpus through the document tower.
     searcher: seconds for ScaNN, at most: as measured on two cores.
     steps: training steps that go by meanwhile: its age when it takes effect.
@@ -60,7 +59,6 @@ class Refresh:
     waits: seconds that the trainer waits for each, under lockstep.
   """
 
-  memory: float
   embedding: Seconds
   searcher: float
   steps: int
@@ -215,7 +213,6 @@ def _refresh(task: Task, corpus: CorpusSize, step: Seconds) -> Refresh:
   seconds = embedding.longest + searcher
   steps, oldest, waits = _staleness(run, seconds / step.longest)
   return Refresh(
-    memory=longest.memory,
     embedding=embedding,
     searcher=searcher,
     steps=steps,

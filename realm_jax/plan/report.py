@@ -216,11 +216,6 @@ def _index_rows(plan: Plan) -> list[tuple[str, str, str]]:
   assert refresh is not None  # Asked for where there is one.
   return [
     (
-      "device memory",
-      amount(refresh.memory, "B"),
-      "of a builder, for a batch of the longest passages",
-    ),
-    (
       "embedding",
       duration(refresh.embedding.longest),
       f"{plan.corpus.passages:,} passages on {task.builders}, limited by "
@@ -309,7 +304,6 @@ def figures(plan: Plan, found: Sequence[Suggestion] = ()) -> dict[str, Any]:
     "refresh": refresh
     and {
       "passages": plan.corpus.passages,
-      "device_memory": refresh.memory,
       "embedding_seconds": timing.as_dict(refresh.embedding),
       "searcher_seconds": refresh.searcher,
       "seconds": refresh.seconds,

@@ -39,7 +39,7 @@ def fake_cost(run, data, fsdp, **_):
 def task(make_run, monkeypatch):
   monkeypatch.setattr(compiled, "step_cost", fake_cost)
   monkeypatch.setattr(
-    compiled, "embedding_cost", lambda run: EmbeddingCost(1e9, 1e6, 1e9)
+    compiled, "embedding_cost", lambda run: EmbeddingCost(1e9, 1e6)
   )
   run = make_run("realm", batch_size=16)
   return Task(
