@@ -21,7 +21,7 @@ setuptools.setup(
   packages=setuptools.find_packages(
     include=["realm_jax*", "experiments*", "launch*"]
   ),
-  package_data={"realm_jax": ["py.typed", "eval/*.html.jinja"]},
+  package_data={"realm_jax": ["py.typed", "eval/*.html.jinja", "plan/*.toml"]},
   install_requires=[
     "absl-py>=2.1",
     "array-record>=0.8,<0.9",

@@ -274,6 +274,52 @@ def _train(args: list[str]) -> int:
     return stop.STOPPED_EXIT_CODE
 
 
+def _plan_flags() -> None:
+  config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+  flags.mark_flag_as_required("config")
+  flags.DEFINE_string(
+    "devices",
+    None,
+    "<kind>:<count> to train on, such as h100:64, v5p:128 (chips) or cpu:8; "
+    "realm_jax/plan/devices.toml has the kinds. Activations are as XLA for a "
+    "CPU lays them out, which fuses less: for others an upper estimate.",
+    required=True,
+  )
+  flags.DEFINE_string(
+    "builder_devices", "", "<kind>:<count> that embed; by default as many more."
+  )
+  flags.DEFINE_integer(
+    "passages",
+    0,
+    "Passages to plan the index for; 0 for the corpus' own, or Wikipedia's "
+    "13,353,718 where there is no corpus yet.",
+    lower_bound=0,
+  )
+  flags.DEFINE_float(
+    "efficiency",
+    0.4,
+    "Share of the peak FLOP/s that matrix products reach; an assumption, to be "
+    "replaced by your own measurement.",
+    lower_bound=0.01,
+    upper_bound=1.0,
+  )
+
+
+def _plan(args: list[str]) -> int:
+  _no_more(args)
+  from realm_jax import config
+  from realm_jax.plan import command
+
+  fits = command.run_plan(
+    config.parse(FLAGS.config),
+    devices=FLAGS.devices,
+    builder_devices=FLAGS.builder_devices,
+    passages=FLAGS.passages,
+    efficiency=FLAGS.efficiency,
+  )
+  return 0 if fits else 1
+
+
 def _build_index_flags() -> None:
   _workdir_flag()
   flags.DEFINE_bool(
@@ -521,6 +567,11 @@ COMMANDS = {
     "have a run go over to another corpus, training or not",
     _use_corpus_flags,
     _use_corpus,
+  ),
+  "plan": Command(
+    "say what a run needs of memory, network and time, and whether it fits",
+    _plan_flags,
+    _plan,
   ),
   "train": Command(
     "train a stage (ict, dpr, mlm, realm, openqa), or go on with it",

@@ -15,14 +15,14 @@ Rows = TypeVar("Rows")
 # Of a batch, on each device: little enough for a CPU's cache, and enough that
 # an accelerator computes for longer than a batch takes to dispatch.
 _TOKENS_PER_CPU = 2**11
-_TOKENS_PER_ACCELERATOR = 2**15
+TOKENS_PER_ACCELERATOR = 2**15
 _IN_FLIGHT = 2  # Batches: one computes, the next is being laid out.
 
 
 def rows_per_device(length: int, mesh: Mesh) -> int:
   """Returns how many rows of `length` tokens a batch has on each device."""
   on_cpu = mesh.devices.flat[0].platform == "cpu"
-  tokens = _TOKENS_PER_CPU if on_cpu else _TOKENS_PER_ACCELERATOR
+  tokens = _TOKENS_PER_CPU if on_cpu else TOKENS_PER_ACCELERATOR
   return max(1, tokens // length)
 
 

@@ -30,17 +30,25 @@ def make_mesh(
     ValueError: the axes' sizes do not multiply to the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
+  sizes = axis_sizes(config, len(devices))
+  # Auto, not the default Explicit: linen's Embed refuses Explicit axes.
+  return jax.make_mesh(sizes, BATCH_AXES, (AxisType.Auto,) * 2, devices=devices)
+
+
+def axis_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int]:
+  """Returns the sizes of (data, fsdp) over so many devices.
+
+  Raises:
+    ValueError: they do not multiply to the number of devices.
+  """
   fsdp = config.fsdp
-  data = len(devices) // fsdp if config.data == -1 else config.data
-  if data * fsdp != len(devices) or data < 1:
+  data = num_devices // fsdp if config.data == -1 else config.data
+  if data * fsdp != num_devices or data < 1:
     raise ValueError(
       f"mesh.data={config.data} x mesh.fsdp={fsdp} does not cover "
-      f"{len(devices)} devices. Set mesh.data=-1 to use what fsdp leaves."
+      f"{num_devices} devices. Set mesh.data=-1 to use what fsdp leaves."
     )
-  # Auto, not the default Explicit: linen's Embed refuses Explicit axes.
-  return jax.make_mesh(
-    (data, fsdp), BATCH_AXES, (AxisType.Auto,) * 2, devices=devices
-  )
+  return data, fsdp
 
 
 def local_mesh() -> Mesh:

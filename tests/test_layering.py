@@ -21,6 +21,7 @@ LAYERS = (
   ("tagging",),
   ("index",),
   ("train",),
+  ("plan",),
   ("eval",),
   ("exchange",),
   ("cli",),

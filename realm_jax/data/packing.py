@@ -21,6 +21,8 @@ LENGTH_STEP = 8  # Static lengths are multiples of it: tiles stay full.
 SLOTS = 4
 # Share of simulated batches that fit on the first rungs' lines.
 _RUNGS = (0.5, 0.9)
+# And so the share of batches that each rung gets; the last is for the rest.
+RUNG_SHARES = (0.5, 0.4, 0.1, 0.0)
 # Widths to try, in longest rows. Wider lines waste less of their ends and
 # more on attention between places of different rows.
 _WIDTHS = (1.0, 1.25, 1.5, 2.0)

@@ -17,7 +17,7 @@ from realm_jax.data.tokenize import Tokenizer
 from realm_jax.models.embedder import Embedder, tower
 from realm_jax.shapes import Array, Params, TokenRows
 
-_STATIC_LENGTHS = 4  # That passages are padded to.
+STATIC_LENGTHS = 4  # That passages are padded to.
 
 
 class CorpusEmbedder:
@@ -49,7 +49,7 @@ class CorpusEmbedder:
       corpus, np.arange(len(corpus)), run.lengths.passage
     )
     self._lengths = static_lengths(
-      self._num_tokens, _STATIC_LENGTHS, run.lengths.passage
+      self._num_tokens, STATIC_LENGTHS, run.lengths.passage
     )
     self._embed_rows = make_embed_rows(run.embedder, mesh)
 

@@ -21,6 +21,7 @@ class Inputs:
   run: RunConfig
   tokenizer: Tokenizer
   corpus: PassageCorpus
+  num_devices: int  # Of this process, over which its rows divide.
 
   def batches(self, dataset: grain.MapDataset) -> grain.DatasetIterator:
     """Returns an iterator over this process' share of each batch."""

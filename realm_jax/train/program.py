@@ -92,15 +92,32 @@ class Program:
     for batch in batches:
       shape = _shape_of(batch)
       if shape not in self._compiled and shape not in lowered:
-        lowered[shape] = self._update.lower(
-          self.abstract_state, self._place(batch), self._rng
-        )
+        lowered[shape] = self.lower(batch)
     on_cpu = self.mesh.devices.flat[0].platform == "cpu"
     with ThreadPoolExecutor(
       _COMPILING_FOR_CPU if on_cpu else _COMPILING
     ) as threads:
       compiled = threads.map(lambda each: each.compile(), lowered.values())
       self._compiled |= dict(zip(lowered, compiled, strict=True))
+
+  def lower(self, batch: Batch) -> jax.stages.Lowered:
+    """Lowers the update for batches as this one; its shapes are enough.
+
+    The leaves, this process' share, may be `jax.ShapeDtypeStruct`s.
+    """
+    place = sharding.batch_sharding(self.mesh, self._rows_axis)
+    hosts = jax.process_count()
+
+    def in_parts(leaf: Any) -> jax.ShapeDtypeStruct:
+      rows, *rest = leaf.shape
+      parts = [self._num_parts] * self._rows_axis
+      shape = (*parts, rows * hosts // self._num_parts, *rest)
+      dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    return self._update.lower(
+      self.abstract_state, jax.tree.map(in_parts, batch), self._rng
+    )
 
   def update(
     self, state: TrainState, batch: Batch

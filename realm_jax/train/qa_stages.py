@@ -40,7 +40,7 @@ class _Asked:
       inputs.tokenizer,
       self.questions,
       sample_lengths(self.dataset, "query"),
-      num_devices=jax.local_device_count(),
+      num_devices=inputs.num_devices,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )

@@ -75,7 +75,7 @@ class _Ict:
       {kind: sample_lengths(self._dataset, kind) for kind in self._num_rows},
       self._num_rows,
       inputs.corpus.max_pieces,
-      num_devices=jax.local_device_count(),
+      num_devices=inputs.num_devices,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
@@ -109,7 +109,7 @@ class _Dpr:
       inputs.corpus,
       inputs.tokenizer,
       sample_lengths(self._dataset, "query"),
-      num_devices=jax.local_device_count(),
+      num_devices=inputs.num_devices,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
@@ -166,7 +166,7 @@ class _Filling:
       packing.simulate(lengths, self._share // num_parts),
       longest,
       model_width=run.encoder.hidden_size,
-      multiple=jax.local_device_count(),
+      multiple=inputs.num_devices,
       process_count=jax.process_count(),
       num_parts=num_parts,
     )
@@ -215,7 +215,7 @@ class _Realm:
       inputs.corpus,
       inputs.tokenizer,
       sample_lengths(self._dataset, "query"),
-      num_devices=jax.local_device_count(),
+      num_devices=inputs.num_devices,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
@@ -257,8 +257,12 @@ class _Realm:
     return self._collator.dummy_batches()
 
 
-def open_stage(run: RunConfig) -> Stage:
+def open_stage(run: RunConfig, num_devices: int | None = None) -> Stage:
   """Opens a stage's tokenizer, corpus and examples, and checks that they fit.
+
+  Args:
+    run: the config.
+    num_devices: over which this process' rows divide; by default all it has.
 
   Raises:
     ValueError, FileNotFoundError, OSError: they do not, or are not there.
@@ -284,7 +288,8 @@ def open_stage(run: RunConfig) -> Stage:
       "''."
     )
   opener = _STAGES.get(run.stage) or _QA_STAGES[run.openqa.retriever]
-  return opener(Inputs(run, tokenizer, corpus))
+  num_devices = num_devices or jax.local_device_count()
+  return opener(Inputs(run, tokenizer, corpus, num_devices))
 
 
 _STAGES: dict[str, Callable[[Inputs], Stage]] = {
