@@ -5,7 +5,7 @@ This file alone names mesh axes. `data` splits the batch; `fsdp` splits the
 batch too and, beyond that, the parameters and the optimiser's moments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
@@ -85,6 +85,37 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
 
   return jax.tree.map(place, state)
+
+
+def gather_for_use(layout: Any, mesh: Mesh) -> Callable[[Any], Any]:
+  """Returns what has split parameters whole while they are computed with.
+
+  Their gradients are split again as soon as they are there (ZeRO: Rajbhandari
+  et al., 2020). Left to themselves, compilers split a table's look-ups as the
+  table is, and then hold every row's activations on every device.
+
+  Args:
+    layout: the parameters' shardings at rest, as a tree.
+    mesh: of the devices.
+  """
+  whole = replicated(mesh)
+  if mesh.shape["fsdp"] == 1:
+    return lambda params: params  # They are whole at rest.
+
+  @jax.custom_vjp
+  def gather(params: Any) -> Any:
+    return jax.lax.with_sharding_constraint(params, whole)
+
+  def forward(params: Any) -> tuple[Any, None]:
+    return gather(params), None
+
+  def backward(_: None, grads: Any) -> tuple[Any]:
+    # Summed whole, then split: else the sums would be split as a table is.
+    summed = jax.lax.with_sharding_constraint(grads, whole)
+    return (jax.lax.with_sharding_constraint(summed, layout),)
+
+  gather.defvjp(forward, backward)
+  return gather
 
 
 def check_divides(name: str, rows: int, mesh: Mesh) -> None:

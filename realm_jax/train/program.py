@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's update, compiled once for every shape of batch that will come."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import functools
@@ -12,11 +12,16 @@ from jax.sharding import Mesh
 
 from realm_jax import sharding
 from realm_jax.config import InitConfig, RunConfig
-from realm_jax.shapes import Batch
+from realm_jax.shapes import Batch, Params
 from realm_jax.train import initial
 from realm_jax.train.losses import LOSSES
 from realm_jax.train.optimizer import make_optimizer, part_of
-from realm_jax.train.step import TrainState, init_state, make_train_step
+from realm_jax.train.step import (
+  LossFn,
+  TrainState,
+  init_state,
+  make_train_step,
+)
 
 # Programs compiled at once. XLA for a CPU takes a gigabyte for one, and uses
 # several cores by itself.
@@ -56,8 +61,10 @@ class Program:
       self._layout,
     )
     whole = sharding.replicated(self.mesh)
+    gather = sharding.gather_for_use(self._layout.params, self.mesh)
+    loss = _with_whole_params(LOSSES[run.stage](run), gather)
     self._update = jax.jit(
-      make_train_step(LOSSES[run.stage](run), self._optimizer, self._num_parts),
+      make_train_step(loss, self._optimizer, self._num_parts),
       in_shardings=(
         self._layout,
         sharding.batch_sharding(self.mesh, self._rows_axis),
@@ -137,6 +144,12 @@ class Program:
         lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), batch
       )
     return sharding.to_global(batch, self.mesh, self._rows_axis)
+
+
+def _with_whole_params(
+  loss: LossFn, gather: Callable[[Params], Params]
+) -> LossFn:
+  return lambda params, batch, rng: loss(gather(params), batch, rng)
 
 
 def _shape_of(batch: Batch) -> tuple[Any, ...]:

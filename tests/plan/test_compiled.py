@@ -7,7 +7,7 @@ import math
 import jax
 import pytest
 
-from realm_jax.config import MeshConfig
+from realm_jax.config import EmbedderConfig, MeshConfig, RetrievalConfig
 from realm_jax.plan import compiled, estimate
 from realm_jax.plan.batches import full_rows
 from tests.plan.conftest import BERT
@@ -45,6 +45,26 @@ def test_fsdp_divides_the_state(replicated, sharded):
     ratio = getattr(replicated, field) / getattr(sharded, field)
     assert ratio == pytest.approx(2, rel=0.02)  # Small leaves stay whole.
   assert sharded.flops == pytest.approx(replicated.flops, rel=0.05)
+
+
+def test_what_fsdp_moves_does_not_grow_with_the_batch(reading_run):
+  # A vocabulary that fsdp does not divide: tables are split by their width.
+  bert = dataclasses.replace(BERT, num_layers=1, vocab_size=2050)
+  run = dataclasses.replace(
+    reading_run,
+    stage="realm",
+    encoder=bert,
+    embedder=EmbedderConfig(bert=bert, dim=16),
+    retrieval=RetrievalConfig(num_candidates=2),
+    mesh=MeshConfig(fsdp=4),
+  )
+
+  def moved(batch_size):
+    sized = dataclasses.replace(run, batch_size=batch_size)
+    return sum(compiled.step_cost(sized, 4, 4, num_hosts=1).moved.values())
+
+  # Parameters and their gradients, and the few states that are masked.
+  assert moved(32) == pytest.approx(moved(16), rel=0.05)
 
 
 def test_data_parallel_reduces_every_gradient_once(replicated, num_params):
