@@ -132,9 +132,7 @@ def masked_queries(
 
   An example is {"query": row [Q], "positions": i32[M] in the query row,
   "targets": i32[M], "target_mask": bool[M], "source_row": the passage to
-  exclude, "source_pieces": i32[2], where the text is in that one's body, first
-  and stop (0 and 0 if it is from elsewhere), "gold_row": the passage to find};
-  a row is i32, -1 for none.
+  exclude, "gold_row": the passage to find}; a row is i32, -1 for none.
 
   Args:
     run: lengths, masking and seed.
@@ -219,7 +217,6 @@ class _FileQueries(_Queries):
     return {
       **self._masked(encoding, list(text.spans), rng),
       "source_row": self._row_of(text.source_uid),
-      "source_pieces": np.zeros(2, np.int32),
       "gold_row": self._gold_row(text.passage_uid, index),
     }
 
@@ -257,25 +254,24 @@ class _SentenceQueries(_Queries):
   def example(self, row: int, rng: np.random.Generator) -> Example:
     text = self._corpus.passage(row).text
     encoding = self._tokenizer.encode(text)
-    pieces, spans = self._choose(text, encoding, rng)
+    sentence, spans = self._choose(text, encoding, rng)
     return {
-      **self._masked(encoding[pieces][: self._longest], spans, rng),
+      **self._masked(sentence, spans, rng),
       "source_row": np.int32(row),
-      "source_pieces": np.array([pieces.start, pieces.stop], np.int32),
       "gold_row": np.int32(collate.NULL_ROW),
     }
 
   def _choose(
     self, text: str, encoding: Encoding, rng: np.random.Generator
-  ) -> tuple[slice, list[tuple[int, int]]]:
-    """Draws a sentence's pieces and, if salient spans are wanted, one of it.
+  ) -> tuple[Encoding, list[tuple[int, int]]]:
+    """Draws a sentence and, if salient spans are wanted, one of it.
 
     Each span of the passage is as likely as the others, so a sentence is
     drawn the more often the more it tells.
     """
     bounds = piece_bounds(encoding, split_sentences(text))
     sentences = [
-      slice(int(start), int(stop))
+      encoding[start : min(stop, start + self._longest)]
       for start, stop in itertools.pairwise(bounds)
       if stop > start
     ]
@@ -285,7 +281,7 @@ class _SentenceQueries(_Queries):
         (sentence, [span])
         for sentence in sentences
         for span in spans
-        if masking.pieces_of(encoding[sentence][: self._longest], span).size
+        if masking.pieces_of(sentence, span).size
       ]
       if inside:
         return inside[rng.integers(len(inside))]

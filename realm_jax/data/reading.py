@@ -2,9 +2,8 @@
 """The encoder's warm-up: masked texts, each beside the passage it came from.
 
 REALM starts from a BERT that can use a context. A tiny encoder from scratch
-learns that here, before retrieval is there to give it one: to copy, and where
-its own sentence is taken out of the passage, to guess from what is left. With
-every text beside the null document it is the closed-book baseline.
+learns that here, before retrieval is there to give it one. With every text
+beside the null document it is the closed-book baseline.
 """
 
 from typing import Any
@@ -36,15 +35,9 @@ def reading_rows(
   Raises:
     OSError: the file of texts cannot be opened.
     ValueError: it is empty, or a line is bad or names no passage of the
-      corpus as its source; or texts of a file are to be taken out of theirs.
+      corpus as its source.
   """
   path, null_rate = run.data.train, run.reading.null_rate
-  removal_rate = run.reading.removal_rate
-  if path and removal_rate:
-    raise ValueError(
-      f"reading.removal_rate ({removal_rate}) takes the corpus' own sentences "
-      f"out of their passages, and the texts are those of {path}: set it to 0."
-    )
 
   def put_beside(
     example: dict[str, Any], rng: np.random.Generator
@@ -57,16 +50,12 @@ def reading_rows(
         f"and reading.null_rate ({null_rate}) is below 1: name the passage "
         "that each text came from, or set it to 1 to train closed book."
       )
-    beside = np.zeros(0, np.int32)
-    if has_passage:
-      beside = corpus.body_ids(row)
-      if rng.random() < removal_rate:
-        beside = np.delete(beside, slice(*example["source_pieces"]))
+    nothing = np.zeros(0, np.int32)
     with_title = has_passage and run.data.reader_sees_title
     return {
       "joint": collate.joint_row(
         example["query"],
-        beside,
+        corpus.body_ids(row) if has_passage else nothing,
         tokenizer,
         run.lengths.joint,
         title_ids=corpus.title_ids(row) if with_title else None,

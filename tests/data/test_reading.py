@@ -85,40 +85,6 @@ def test_sentences_of_the_corpus_are_found_again_in_their_passage(
     assert set(example["targets"][keep].tolist()) <= set(body.tolist())
 
 
-def test_a_sentence_may_be_taken_out_of_its_passage(
-  tiny_corpus, tiny_tokenizer
-):
-  def bodies(removal_rate):
-    config = ReadingConfig(null_rate=0.0, removal_rate=removal_rate)
-    run = dataclasses.replace(_RUN, reading=config)
-    rows = reading.reading_rows(run, tiny_tokenizer, tiny_corpus)
-    joints = [rows[index]["joint"] for index in range(20)]
-    return [j["ids"][j["segments"] == 1][:-1].tolist() for j in joints]
-
-  queries = pretrain.masked_queries(
-    _RUN, tiny_tokenizer, tiny_corpus, "", train=True
-  )
-  for index, (whole, cut) in enumerate(
-    zip(bodies(0.0), bodies(1.0), strict=True)
-  ):
-    first, stop = queries[index]["source_pieces"]
-    assert stop > first
-    assert cut == whole[:first] + whole[stop:]
-    # What was taken out is the text that is asked about, masks aside.
-    text = queries[index]["query"]["ids"][1 : 1 + stop - first]
-    kept = text != tiny_tokenizer.mask_id
-    assert text[kept].tolist() == np.array(whole[first:stop])[kept].tolist()
-
-
-def test_texts_of_a_file_are_not_taken_out_of_their_passage(
-  tmp_path, tiny_corpus, tiny_tokenizer
-):
-  run = _with(train=_texts(tmp_path, source_uid="country-5"))
-  run = dataclasses.replace(run, reading=ReadingConfig(removal_rate=0.5))
-  with pytest.raises(ValueError, match=r"removal_rate \(0\.5\) takes the"):
-    reading.reading_rows(run, tiny_tokenizer, tiny_corpus)
-
-
 def test_the_reader_sees_the_title_only_if_told_so(
   tmp_path, tiny_corpus, tiny_tokenizer
 ):

@@ -22,8 +22,9 @@ class StandIns:
     calls = shlex.quote(str(self._calls))
     path.write_text(
       "#!/bin/sh\n"
-      f"printf '%s\\0' {shlex.quote(name)} \"$@\" >> {calls}\n"
-      f"printf '\\n' >> {calls}\n"
+      # In one write: commands may run side by side.
+      f"call=$(printf '%s\\037' {shlex.quote(name)} \"$@\")\n"
+      f"printf '%s\\036' \"$call\" >> {calls}\n"
       f"{body}\n"
     )
     path.chmod(0o755)
@@ -33,7 +34,7 @@ class StandIns:
     """The command lines since the last call of this, oldest first."""
     text = self._calls.read_text() if self._calls.exists() else ""
     self._calls.write_text("")
-    found = [line.split("\0") for line in text.split("\0\n")[:-1]]
+    found = [call.split("\x1f")[:-1] for call in text.split("\x1e")[:-1]]
     return [call for call in found if name in (None, call[0])]
 
 
