@@ -9,6 +9,7 @@ text, masked as for pre-training, is the query.
 from typing import Any
 
 import grain
+from jaxtyping import Int
 import numpy as np
 
 from realm_jax.config import RunConfig
@@ -86,19 +87,9 @@ def _sentence_pairs(
       "cloze task has nothing to take out. Prepare the corpus with more "
       "pieces a passage, or give texts in data.train."
     )
-  together = run.ict.same_title
-  order = ExampleOrder(
-    np.arange(len(rows)),
-    # Titles are read only where they matter.
-    title_numbers(corpus, rows) if together > 1 else np.arange(len(rows)),
-    1,
-    together,
-    run.seed,
-  )
 
-  def pair(place: int, rng: np.random.Generator) -> Example:
-    epoch, place = divmod(place, len(order))
-    row = int(rows[order.epoch(epoch)[place, 0]])
+  def pair(index: int, rng: np.random.Generator) -> Example:
+    row = int(rows[index])
     body = corpus.body_ids(row)
     bounds = np.append(corpus.sentence_starts(row), len(body))
     chosen = int(rng.integers(len(bounds) - 1))
@@ -111,4 +102,23 @@ def _sentence_pairs(
     )
     return {"query": query, "passage": passage}
 
-  return grain.MapDataset.range(ENDLESS).seed(run.seed).random_map(pair)
+  return _indices(run, corpus, rows).random_map(pair)
+
+
+def _indices(
+  run: RunConfig, corpus: PassageCorpus, rows: Int[np.ndarray, "_"]
+) -> grain.MapDataset:
+  """Returns places in `rows`, shuffled anew in every epoch, without end."""
+  if run.ict.same_title == 1:
+    # Drawn one by one: of millions of passages no order has to be made first.
+    dataset = grain.MapDataset.range(len(rows)).seed(run.seed)
+    return dataset.shuffle().repeat()
+  order = ExampleOrder(
+    np.arange(len(rows)),
+    title_numbers(corpus, rows),
+    together=1,
+    same_title=run.ict.same_title,
+    seed=run.seed,
+  )
+  dataset = grain.MapDataset.range(ENDLESS).seed(run.seed)
+  return dataset.map(lambda place: int(order[place][0]))

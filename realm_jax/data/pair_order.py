@@ -50,6 +50,11 @@ class ExampleOrder:
     """How many examples an epoch has."""
     return int(self._examples.sum())
 
+  def __getitem__(self, place: int) -> Int[np.ndarray, "q"]:
+    """Returns the questions of an example, counted on through the epochs."""
+    epoch, place = divmod(place, len(self))
+    return self.epoch(epoch)[place]
+
   def _epoch(self, epoch: int) -> Int[np.ndarray, "examples q"]:
     """Returns the questions of each example, in an epoch's order."""
     rng = np.random.default_rng((self._seed, epoch))

@@ -81,8 +81,7 @@ def pair_rows(
   )
 
   def pairs(place: int) -> dict[str, Any]:
-    epoch, place = divmod(place, len(order))
-    indices = named[order.epoch(epoch)[place]]
+    indices = named[order[place]]
     ids = [tokenizer.encode(questions[int(i)].text).ids for i in indices]
     return {
       "query": collate.query_rows(ids, tokenizer, run.lengths.query),
