@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`realm <command> --flag=value …`: what one process of a job runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import json
 import logging
 import sys
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -26,6 +27,19 @@ class Command:
 
 def _workdir_flag() -> None:
   flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
+
+
+def _config_flag(what: str) -> None:
+  config_flags.DEFINE_config_file("config", None, what)
+  flags.mark_flag_as_required("config")
+
+
+def _searched_corpus_flag() -> None:
+  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
+
+
+def _json_flag() -> None:
+  flags.DEFINE_bool("json", False, "Print JSON instead of a page of text.")
 
 
 def _process_flags(
@@ -226,8 +240,7 @@ def _use_corpus(args: list[str]) -> int:
 
 def _train_flags() -> None:
   _workdir_flag()
-  config_flags.DEFINE_config_file("config", None, "The experiment's file.")
-  flags.mark_flag_as_required("config")
+  _config_flag("The experiment's file.")
   flags.DEFINE_list(
     "may_differ", [], "Config keys in which a resumed run may differ."
   )
@@ -275,8 +288,7 @@ def _train(args: list[str]) -> int:
 
 
 def _plan_flags() -> None:
-  config_flags.DEFINE_config_file("config", None, "The experiment's file.")
-  flags.mark_flag_as_required("config")
+  _config_flag("The experiment's file.")
   flags.DEFINE_string(
     "devices",
     None,
@@ -354,7 +366,7 @@ def _evaluate_flags() -> None:
     "File to write, JSONL with evidence; its figures go beside it. By default "
     "evaluation.jsonl in the workdir, where the report looks.",
   )
-  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
+  _searched_corpus_flag()
   flags.DEFINE_integer("limit", 0, "Use the first so many lines; 0 for all.")
   flags.DEFINE_enum(
     "retriever",
@@ -387,8 +399,7 @@ def _evaluate(args: list[str]) -> int:
 
 def _table_flags() -> None:
   flags.DEFINE_string("workdir", None, "The table's directory.", required=True)
-  config_flags.DEFINE_config_file("config", None, "The table's file.")
-  flags.mark_flag_as_required("config")
+  _config_flag("The table's file.")
 
 
 def _table(args: list[str]) -> int:
@@ -401,8 +412,8 @@ def _table(args: list[str]) -> int:
 
 def _ask_flags() -> None:
   _workdir_flag()
-  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
-  flags.DEFINE_bool("json", False, "Print JSON instead of a page of text.")
+  _searched_corpus_flag()
+  _json_flag()
   _read_flag()
 
 
@@ -425,12 +436,7 @@ def _ask(args: list[str]) -> int:
   answers = (
     answerer.answer(args) if args else answerer.converse(_lines("question: "))
   )
-  for answer in answers:
-    if FLAGS.json:
-      line = json.dumps(dataclasses.asdict(answer), ensure_ascii=False)
-      print(line, flush=True)
-    else:
-      open_qa.show(answer)
+  _print_each(answers, open_qa.show)
   return 0
 
 
@@ -448,9 +454,9 @@ def _probe_flags() -> None:
     "0 for as many as in training.",
     lower_bound=0,
   )
-  flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
+  _searched_corpus_flag()
   flags.DEFINE_integer("step", 0, "Of the checkpoint; 0 for the newest.")
-  flags.DEFINE_bool("json", False, "Print JSON instead of a page of text.")
+  _json_flag()
 
 
 def _probe(args: list[str]) -> int:
@@ -458,20 +464,26 @@ def _probe(args: list[str]) -> int:
 
   # Those given are checked before anything is opened.
   texts = [probe.parse(text) for text in args]
-  for probed in probe.probe(
+  probed = probe.probe(
     FLAGS.workdir,
     texts or map(probe.parse, _lines("text: ")),
     passages=FLAGS.passage,
     candidates=FLAGS.candidates,
     corpus=FLAGS.corpus,
     step=FLAGS.step,
-  ):
+  )
+  _print_each(probed, probe_page.show)
+  return 0
+
+
+def _print_each(found: Iterable[Any], show: Callable[[Any], None]) -> None:
+  """Prints dataclasses as they come, as `--json` asks."""
+  for each in found:
     if FLAGS.json:
-      line = json.dumps(dataclasses.asdict(probed), ensure_ascii=False)
+      line = json.dumps(dataclasses.asdict(each), ensure_ascii=False)
       print(line, flush=True)
     else:
-      probe_page.show(probed)
-  return 0
+      show(each)
 
 
 def _lines(prompt: str) -> Iterator[str]:

@@ -169,10 +169,6 @@ class ReadingConfig:
   """The encoder's warm-up: a masked text beside the passage it came from."""
 
   null_rate: float = 0.15  # How often the null document stands there instead.
-  # How often the passage is without the corpus' own sentence that is asked
-  # about: what is masked must then be told by the rest, as it will be by
-  # passages that are found.
-  removal_rate: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

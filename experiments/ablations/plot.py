@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
-_FIRST, _OTHERS, _GREY = "#2563a8", "#d9782d", "#8a8f98"
+from realm_jax.eval import plots
+
+_FIRST, _OTHERS = plots.COLORS[:2]
 _SPREAD = 0.36  # Of the seeds around their row, in rows.
 
 
@@ -55,11 +57,6 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.plot(values[0], places, "o", color=color, ms=3.5)
     axes.vlines(mean, row - 0.4, row + 0.4, color=color, lw=2.0)
     if row == 0:
-      axes.axvline(mean, color=_GREY, lw=0.9, ls=(0, (1, 2)))
+      axes.axvline(mean, color=plots.GREY, lw=0.9, ls=(0, (1, 2)))
   axes.set_yticks(range(len(panel.rows)), list(panel.rows))
-  axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
-  axes.tick_params(labelsize=8.5, color=_GREY, labelcolor="#444")
-  axes.grid(axis="x", color="#e6e8eb", lw=0.7)
-  axes.set_axisbelow(True)
-  axes.spines[["top", "right"]].set_visible(False)
-  axes.spines[["left", "bottom"]].set_color(_GREY)
+  plots.dress(axes, panel.title, grid="x")

@@ -20,7 +20,7 @@ from realm_jax.config import (
 VOCABULARY = 8000
 LENGTHS = LengthConfig(query=26, passage=56, joint=82, masks=8)
 
-_BERT = BertConfig(
+BERT = BertConfig(
   vocab_size=VOCABULARY,
   hidden_size=128,
   num_layers=2,
@@ -73,7 +73,7 @@ def base(directory: str, texts: Literal["warmup", "text", "qa"]) -> RunConfig:
     data=data,
     lengths=LENGTHS,
     embedder=EmbedderConfig(
-      bert=_BERT, dim=128, pooling="mean", temperature=4.0
+      bert=BERT, dim=128, pooling="mean", temperature=4.0
     ),
-    encoder=_BERT,
+    encoder=BERT,
   )

@@ -21,6 +21,7 @@ another passage tells, too (`told.py`).
 import dataclasses
 from typing import Literal
 
+from experiments.factbook_demo import settings
 from experiments.squad_open import minilm, told
 from realm_jax.config import (
   BertConfig,
@@ -45,17 +46,12 @@ _ASKED = LengthConfig(query=40, passage=288, joint=328, masks=10)
 _SPANS = OpenQaConfig(max_span=16, span_width=128, read_gold=True)
 
 
-_COPYING = BertConfig(
+_COPYING = dataclasses.replace(
+  settings.BERT,
+  vocab_size=minilm.BERT.vocab_size,
   hidden_size=256,
-  num_layers=2,
-  num_heads=8,
   mlp_size=1024,
   max_positions=LENGTHS.joint,
-  activation="gelu_tanh",
-  norm_eps=1e-6,
-  norm="pre",
-  positions="relative",
-  init="copying",
 )
 
 
@@ -192,7 +188,7 @@ class _Stages:
       data=dataclasses.replace(run.data, train=f"{self._texts}/{told.READING}"),
       encoder=self._sized_bert(_COPYING),
       reading=ReadingConfig(),
-      optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=40, b2=0.98),
+      optimizer=settings.optimizer(1e-3),
     )
 
   def realm(self) -> RunConfig:
@@ -204,9 +200,7 @@ class _Stages:
       ),
       encoder=self._sized_bert(_COPYING),
       # The towers learn at the rate of `ict`.
-      optimizer=OptimizerConfig(
-        learning_rate=2e-4, retriever_scale=0.1, warmup_steps=40, b2=0.98
-      ),
+      optimizer=settings.optimizer(2e-4, retriever_scale=0.1),
       init=InitConfig(retriever="stage:ict", encoder="stage:reading"),
     )
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from realm_jax.eval.metrics_file import Series
 
-_COLORS = ("#2563a8", "#d9782d", "#3b8f5a")
-_GREY = "#8a8f98"
+COLORS = ("#2563a8", "#d9782d", "#3b8f5a")
+GREY = "#8a8f98"
 # More points than this cannot be told apart: a smoothed line joins them.
 _SMOOTH_FROM = 24
 _SWAPS = "swap/first_step"
@@ -140,12 +140,12 @@ def draw(panel: Panel, metrics: Mapping[str, Series]) -> bytes | None:
   # Fixed margins: plots under one another share their axes' edges.
   figure.subplots_adjust(left=0.105, right=0.97, top=0.89, bottom=0.17)
   axes = figure.add_subplot()
-  for color, (label, series) in zip(_COLORS, present.items(), strict=False):
+  for color, (label, series) in zip(COLORS, present.items(), strict=False):
     _line(axes, series, panel, label, color)
   if panel.swaps and _SWAPS in metrics:
     # Step 0 is where the run began, with its first index.
     for step in metrics[_SWAPS].values[metrics[_SWAPS].values > 0]:
-      axes.axvline(step, color=_GREY, lw=0.8, ls=(0, (3, 3)))
+      axes.axvline(step, color=GREY, lw=0.8, ls=(0, (3, 3)))
   axes.set_xlim(0, max(series.steps[-1] for series in metrics.values()))
   axes.set_ylim(bottom=0.0 if panel.from_zero else None, top=panel.top)
   _finish(axes, panel)
@@ -220,13 +220,18 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _finish(axes: Axes, panel: Panel) -> None:
-  axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
+  dress(axes, panel.title, grid="y")
   axes.set_xlabel("training step", fontsize=9, color="#444")
   axes.set_ylabel(panel.unit, fontsize=9, color="#444")
-  axes.tick_params(labelsize=8.5, color=_GREY, labelcolor="#444")
   axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
   axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-  axes.grid(axis="y", color="#e6e8eb", lw=0.7)
+
+
+def dress(axes: Axes, title: str, grid: Literal["x", "y"]) -> None:
+  """Gives axes the look that all plots have, lines along one of them."""
+  axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+  axes.tick_params(labelsize=8.5, color=GREY, labelcolor="#444")
+  axes.grid(axis=grid, color="#e6e8eb", lw=0.7)
   axes.set_axisbelow(True)
   axes.spines[["top", "right"]].set_visible(False)
-  axes.spines[["left", "bottom"]].set_color(_GREY)
+  axes.spines[["left", "bottom"]].set_color(GREY)

@@ -31,7 +31,7 @@ from realm_jax.eval.predictions import Candidate, SpanPrediction
 from realm_jax.eval.reader import PassageReader
 from realm_jax.eval.retrieval import RECALL_AT
 from realm_jax.index.search import Neighbors
-from realm_jax.models.reader import SpanReader
+from realm_jax.models.reader import span_reader
 from realm_jax.shapes import Params, TokenRows
 
 
@@ -262,11 +262,7 @@ class AnswerProber:
 
 def _make_spans(run: RunConfig) -> Any:
   """Returns jitted `(params, joint rows, block mask, gold) -> _Spans`."""
-  reader: Any = SpanReader(
-    run.encoder,
-    max_span=run.openqa.max_span,
-    span_width=run.openqa.span_width,
-  )
+  reader: Any = span_reader(run)
 
   @jax.jit
   def spans(

@@ -14,7 +14,7 @@ from realm_jax import shapes
 from realm_jax.config import RunConfig
 from realm_jax.eval import scores
 from realm_jax.eval.predictions import Answer, Evidence
-from realm_jax.models.reader import SpanReader
+from realm_jax.models.reader import span_reader
 from realm_jax.shapes import PackedRows, Params, TokenRows
 
 _MENTIONS = 64  # Best spans of a question, from which answers are gathered.
@@ -59,11 +59,7 @@ def make_reader(run: RunConfig, num_read: int) -> Callable[..., BestSpans]:
   packed or not, their block mask [B*R, T] and the passages' retrieval scores
   f32[B, R].
   """
-  reader: Any = SpanReader(
-    run.encoder,
-    max_span=run.openqa.max_span,
-    span_width=run.openqa.span_width,
-  )
+  reader: Any = span_reader(run)
 
   @jax.jit
   def read(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from realm_jax.config import BertConfig
+from realm_jax.config import BertConfig, RunConfig
 from realm_jax.models import bert, packed
 
 OUTSIDE_BLOCK = -1e4  # Score of a span that is no candidate (ORQA).
@@ -109,6 +109,15 @@ class SpanReader(nn.Module):
     )(states)
     inside = block_mask[:, :, None] & shifted(block_mask, self.max_span)
     return jnp.where(inside, scores, OUTSIDE_BLOCK)
+
+
+def span_reader(run: RunConfig) -> SpanReader:
+  """Returns the span reader that a run's config asks for."""
+  return SpanReader(
+    run.encoder,
+    max_span=run.openqa.max_span,
+    span_width=run.openqa.span_width,
+  )
 
 
 class SpanHead(nn.Module):

@@ -12,7 +12,7 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.models.embedder import Embedder
 from realm_jax.models.import_bert import load_bert
-from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
+from realm_jax.models.reader import KnowledgeAugmentedEncoder, span_reader
 from realm_jax.shapes import Params
 
 
@@ -88,11 +88,7 @@ def reader_params(run: RunConfig, rng: jax.Array) -> Params:
   Both come from another reader, and the BERT alone from an encoder.
   """
   rows = _dummy_rows(run.lengths.joint)
-  reader = SpanReader(
-    run.encoder,
-    max_span=run.openqa.max_span,
-    span_width=run.openqa.span_width,
-  )
+  reader = span_reader(run)
   fresh = _random(reader, rng, **rows, block_mask=rows["mask"])
   if not run.init.encoder:
     return fresh

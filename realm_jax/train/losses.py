@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from realm_jax.config import RunConfig
 from realm_jax.models.embedder import Embedder, tower
-from realm_jax.models.reader import KnowledgeAugmentedEncoder, SpanReader
+from realm_jax.models.reader import KnowledgeAugmentedEncoder, span_reader
 from realm_jax.objectives import ict, mlm, open_qa, retrieval
 from realm_jax.shapes import Batch, PackedRows, Params, Sums, TokenRows
 from realm_jax.train.step import LossFn
@@ -226,11 +226,7 @@ def _span_scorer(
   run: RunConfig,
 ) -> Callable[[Params, Batch, jax.Array], jax.Array]:
   """Returns (reader's parameters, batch, rng) -> span scores [B, R, T, W]."""
-  reader = SpanReader(
-    run.encoder,
-    max_span=run.openqa.max_span,
-    span_width=run.openqa.span_width,
-  )
+  reader = span_reader(run)
 
   def score(params: Params, batch: Batch, rng: jax.Array) -> jax.Array:
     spans = _apply(reader, params, rng)(
