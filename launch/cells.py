@@ -18,7 +18,7 @@ import sys
 
 from launch import tasks
 from launch.figures import Cell, to_markdown
-from launch.table import STAGE, Table
+from launch.table import STAGE, Row, Table
 from launch.tasks import Task
 from realm_jax import files
 from realm_jax.config import RunConfig
@@ -58,12 +58,12 @@ class Cells:
     cells: list[Cell] = []
     with tasks.alone(self._workdir) as held:
       for seed in self._table.seeds:
-        for name in self._table.rows:
-          if seed not in self._table.seeds_of(name):
+        for row in self._table.rows:
+          if seed not in self._table.seeds_of(row):
             continue
-          for task in self._needed(name, seed):
+          for task in self._needed(row, seed):
             task.run(held)
-          cells.append(self._cell(name, seed))
+          cells.append(self._cell(row, seed))
           self._show(cells)
     return cells
 
@@ -104,29 +104,27 @@ class Cells:
   def _stage(self, name: str, seed: int) -> pathlib.Path:
     return self._workdir / "stages" / f"{name}-{self._seed(name, seed)}"
 
-  def _needed(self, name: str, seed: int) -> Iterator[Task]:
-    last = self._table.rows[name].stage
-    for stage in self._table.chain(last):
+  def _needed(self, row: Row, seed: int) -> Iterator[Task]:
+    for stage in self._table.chain(row.stage):
       yield self._stages[stage, seed]
-    run = self._table.stages[last]
+    run = self._table.stages[row.stage]
     if run.has_retriever and not run.searches:
-      yield tasks.indexing(self._stage(last, seed))
-    yield self._evaluation(name, seed)
+      yield tasks.indexing(self._stage(row.stage, seed))
+    yield self._evaluation(row, seed)
 
-  def _evaluation(self, name: str, seed: int) -> Task:
-    row = self._table.rows[name]
+  def _evaluation(self, row: Row, seed: int) -> Task:
     return tasks.evaluating(
       self._stage(row.stage, seed),
-      self._table.data_of(name),
-      self._workdir / "rows" / f"{name}-{seed}.jsonl",
+      self._table.data_of(row),
+      self._workdir / "rows" / f"{row.name}-{seed}.jsonl",
       row.flags,
     )
 
-  def _cell(self, name: str, seed: int) -> Cell:
-    row, evaluation = self._table.rows[name], self._evaluation(name, seed)
+  def _cell(self, row: Row, seed: int) -> Cell:
+    evaluation = self._evaluation(row, seed)
     stages = self._table.chain(row.stage)
     return Cell(
-      row=name,
+      row=row.name,
       label=row.label,
       seed=seed,
       seconds={

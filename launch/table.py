@@ -23,7 +23,8 @@ STAGE = "stage:"
 class Row:
   """One line of a table: what a stage scores on the table's data."""
 
-  label: str
+  name: str
+  label: str  # For people.
   stage: str  # Its name in `Table.stages`.
   flags: tuple[str, ...] = ()  # Of `realm evaluate`, beyond the usual ones.
   seeds: tuple[int, ...] = ()  # Those of the table's that it has; () for all.
@@ -34,7 +35,7 @@ class Table:
   """Rows times seeds; a stage that several rows build on is trained once."""
 
   stages: Mapping[str, RunConfig]
-  rows: Mapping[str, Row]
+  rows: tuple[Row, ...]  # In the order in which they are made and shown.
   questions: str = ""  # JSONL that rows are scored on, ...
   texts: str = ""  # ... but for those of pre-training, where there is this.
   seeds: tuple[int, ...] = (0,)
@@ -43,24 +44,28 @@ class Table:
   def __post_init__(self) -> None:
     if not self.rows or not self.seeds:
       raise ValueError("A table needs at least one row and one seed.")
-    for name in (*self.stages, *self.rows):
+    names = [row.name for row in self.rows]
+    if len(names) > len(set(names)):
+      raise ValueError(f"Two rows have one name: {names}.")
+    for name in (*self.stages, *names):
       # They name directories.
       if not name.replace("-", "_").isidentifier():
         raise ValueError(
           f"{name!r} names a stage or a row: use letters, digits, - and _."
         )
-    for name, row in self.rows.items():
+    for row in self.rows:
       if row.stage not in self.stages:
-        raise ValueError(_unknown(row.stage, f"Row {name!r}", self.stages))
+        raise ValueError(_unknown(row.stage, f"Row {row.name!r}", self.stages))
       self.chain(row.stage)
-      if not any(self.data_of(name).values()):
+      if not any(self.data_of(row).values()):
         raise ValueError(
-          f"Row {name!r} is scored on nothing: questions or texts must name a "
-          f"JSONL file, got {self.questions!r} and {self.texts!r}."
+          f"Row {row.name!r} is scored on nothing: questions or texts must "
+          f"name a JSONL file, got {self.questions!r} and {self.texts!r}."
         )
       if not set(row.seeds) <= set(self.seeds):
         raise ValueError(
-          f"Row {name!r} has the seeds {row.seeds}, and the table {self.seeds}."
+          f"Row {row.name!r} has the seeds {row.seeds}, and the table "
+          f"{self.seeds}."
         )
     for name in self.once:
       self._check_shared(name)
@@ -74,19 +79,19 @@ class Table:
         f"once names {name!r}, which starts from {others}: name those as well."
       )
 
-  def data_of(self, row: str) -> dict[str, str]:
+  def data_of(self, row: Row) -> dict[str, str]:
     """Returns the flag of `realm evaluate` that says what a row is scored on.
 
     Texts where there are some, but for a reader, which fills in no masks.
     """
-    reads = self.stages[self.rows[row].stage].stage == "openqa"
+    reads = self.stages[row.stage].stage == "openqa"
     if self.texts and not reads:
       return {"texts": self.texts}
     return {"questions": self.questions}
 
-  def seeds_of(self, row: str) -> tuple[int, ...]:
+  def seeds_of(self, row: Row) -> tuple[int, ...]:
     """Returns the seeds that a row is scored with."""
-    return self.rows[row].seeds or self.seeds
+    return row.seeds or self.seeds
 
   def chain(self, stage: str) -> tuple[str, ...]:
     """Returns the stages to train for one, in order, itself the last.
@@ -133,9 +138,9 @@ def parse(raw: ml_collections.ConfigDict) -> Table:
       name: _named(name, config.parse, each)
       for name, each in found["stages"].items()
     },
-    rows={
-      name: _named(name, _to_row, each) for name, each in found["rows"].items()
-    },
+    rows=tuple(
+      _named(each.get("name", "A row"), _to_row, each) for each in found["rows"]
+    ),
     questions=found["questions"],
     texts=found["texts"],
     seeds=tuple(found["seeds"]),

@@ -67,10 +67,10 @@ def table(directory: str) -> Table:
     questions=f"{data}/test_qa.jsonl",
     texts=f"{data}/test_text.jsonl",
     stages=stages(directory),
-    rows={
-      name: Row(label=label, stage=name)
+    rows=tuple(
+      Row(name=name, label=label, stage=name)
       for name, label in (PRETRAINED | _FINE_TUNED).items()
-    },
+    ),
     seeds=SEEDS,
   )
 

@@ -71,10 +71,8 @@ def main(argv: list[str]) -> int:
     prepare(args.data, args.directory)
     if not args.prepare_only:
       whole = table(args.size, directory, args.data)
-      row = Row(label="", stage=LAST)
-      chosen = dataclasses.replace(
-        whole, seeds=(args.seed,), rows={"last": row}
-      )
+      row = Row(name="last", label="", stage=LAST)
+      chosen = dataclasses.replace(whole, seeds=(args.seed,), rows=(row,))
       Cells(chosen, directory).train(LAST, args.seed, args.directory)
       print(f"Trained: realm evaluate --workdir={directory} --questions=…")
   except (ValueError, OSError) as error:

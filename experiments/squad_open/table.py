@@ -21,32 +21,47 @@ from launch.table import Row, Table
 
 _FIRST = (0,)
 
-ROWS = {
-  "closed": Row(label="Closed book", stage="qa_closed", seeds=_FIRST),
-  "bm25": Row(label="BM25 + reader", stage="qa_bm25", seeds=_FIRST),
-  "ict_asked_nothing": Row(label="ICT only, no question seen", stage="ict"),
-  "realm_asked_nothing": Row(
-    label="ICT + REALM, no question seen", stage="realm"
+# Those first that make the indexes which others read.
+ROWS = (
+  Row(name="closed", label="Closed book", stage="qa_closed", seeds=_FIRST),
+  Row(name="bm25", label="BM25 + reader", stage="qa_bm25", seeds=_FIRST),
+  Row(
+    name="ict_asked_nothing", label="ICT only, no question seen", stage="ict"
   ),
-  "ict": Row(label="ICT only (ORQA)", stage="qa_ict"),
-  "realm": Row(label="ICT + REALM", stage="qa_realm"),
-  "dpr_ict": Row(label="ICT, supervised", stage="qa_dpr_ict", seeds=_FIRST),
-  "dpr_realm": Row(
-    label="ICT + REALM, supervised", stage="qa_dpr_realm", seeds=_FIRST
+  Row(
+    name="realm_asked_nothing",
+    label="ICT + REALM, no question seen",
+    stage="realm",
   ),
-  "dpr_realm_hybrid": Row(
+  Row(name="ict", label="ICT only (ORQA)", stage="qa_ict"),
+  Row(name="realm", label="ICT + REALM", stage="qa_realm"),
+  Row(
+    name="dpr_ict",
+    label="ICT, supervised",
+    stage="qa_dpr_ict",
+    seeds=_FIRST,
+  ),
+  Row(
+    name="dpr_realm",
+    label="ICT + REALM, supervised",
+    stage="qa_dpr_realm",
+    seeds=_FIRST,
+  ),
+  Row(
+    name="dpr_realm_hybrid",
     label="ICT + REALM, supervised, with BM25",
     stage="qa_dpr_realm",
     flags=("--retriever=hybrid",),
     seeds=_FIRST,
   ),
-  "dpr_realm_gold": Row(
+  Row(
+    name="dpr_realm_gold",
     label="ICT + REALM, supervised, reader given the gold passage",
     stage="qa_dpr_realm",
     flags=("--retriever=gold",),
     seeds=_FIRST,
   ),
-}
+)
 
 
 def get_config(argument: str) -> ml_collections.ConfigDict:

@@ -24,9 +24,14 @@ def get_config(folder):
       "qa": stage("openqa", retriever="stage:ict"),
       "closed": dataclasses.replace(closed, openqa=closed_book),
     },
-    rows={
-      "ict": Row(label="ICT only", stage="qa", flags=(few,)),
-      "gold": Row(label="Gold", stage="qa", flags=(few, "--retriever=gold")),
-      "closed": Row(label="Closed book", stage="closed", flags=(few,)),
-    },
+    rows=(
+      Row(name="ict", label="ICT only", stage="qa", flags=(few,)),
+      Row(
+        name="gold",
+        label="Gold",
+        stage="qa",
+        flags=(few, "--retriever=gold"),
+      ),
+      Row(name="closed", label="Closed book", stage="closed", flags=(few,)),
+    ),
   ).to_config_dict()

@@ -70,10 +70,10 @@ TABLE = Table(
     "qa": started("realm"),
     "idle": started("qa"),
   },
-  rows={
-    "orqa": Row(label="ICT only", stage="orqa"),
-    "realm": Row(label="REALM", stage="qa"),
-  },
+  rows=(
+    Row(name="orqa", label="ICT only", stage="orqa"),
+    Row(name="realm", label="REALM", stage="qa"),
+  ),
 )
 
 
@@ -121,12 +121,13 @@ def test_stages_start_from_the_workdirs_of_their_own_seed(fake, tmp_path):
 
 
 def test_seeds_share_some_stages_and_rows_have_some_seeds(fake, tmp_path):
-  rows = TABLE.rows | {"orqa": Row(label="", stage="orqa", seeds=(1,))}
+  orqa, realm = TABLE.rows
+  rows = (realm, dataclasses.replace(orqa, seeds=(1,)))
   table = dataclasses.replace(TABLE, rows=rows, once=("ict", "realm"))
   Cells(table, str(tmp_path / "table")).run()
   assert [line.removeprefix("train ") for line in fake.ran()] == [
     *("ict-0", "realm-0", "qa-0", "evaluate realm-0"),
-    *("orqa-1", "evaluate orqa-1", "qa-1", "evaluate realm-1"),
+    *("qa-1", "evaluate realm-1", "orqa-1", "evaluate orqa-1"),
   ]
   record = tmp_path / "table" / "stages" / "qa-1.json"
   start = json.loads(record.read_text())["what"]["init"]["retriever"]
@@ -137,7 +138,7 @@ def test_a_retriever_that_trained_without_an_index_gets_one(fake, tmp_path):
   table = Table(
     questions="q.jsonl",
     stages={"ict": RunConfig(stage="ict")},
-    rows={"ict": Row(label="", stage="ict")},
+    rows=(Row(name="ict", label="", stage="ict"),),
   )
   Cells(table, str(tmp_path / "table")).run()
   assert fake.ran() == ["train ict-0", "build-index index", "evaluate ict-0"]

@@ -18,10 +18,10 @@ STAGES = {
   "from-ict": started("stage:ict", "some/bert"),
   "from-realm": started("stage:realm@40", "stage:realm"),
 }
-ROWS = {
-  "orqa": Row(label="ICT only", stage="from-ict", seeds=(7,)),
-  "realm": Row(label="REALM", stage="from-realm", flags=("--limit=3",)),
-}
+ROWS = (
+  Row(name="realm", label="REALM", stage="from-realm", flags=("--limit=3",)),
+  Row(name="orqa", label="ICT only", stage="from-ict", seeds=(7,)),
+)
 TABLE = Table(
   questions="q.jsonl", stages=STAGES, rows=ROWS, seeds=(0, 7), once=("ict",)
 )
@@ -44,10 +44,10 @@ def test_a_chain_has_each_stage_once_after_those_it_starts_from():
 
 def test_readers_are_scored_on_questions_and_the_rest_on_texts_if_there_are():
   def data_of(**data):
-    rows = {
-      "pretrained": Row(label="", stage="realm"),
-      "reader": Row(label="", stage="qa"),
-    }
+    rows = (
+      Row(name="pretrained", label="", stage="realm"),
+      Row(name="reader", label="", stage="qa"),
+    )
     stages = {"realm": RunConfig(), "qa": RunConfig(stage="openqa")}
     table = Table(stages=stages, rows=rows, **data)
     return [table.data_of(row) for row in rows]
@@ -62,12 +62,13 @@ def test_readers_are_scored_on_questions_and_the_rest_on_texts_if_there_are():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"questions": ""}, "Row 'orqa' is scored on nothing: questions or texts"),
+    ({"questions": ""}, "Row 'realm' is scored on nothing: questions or texts"),
     ({"seeds": ()}, "at least one row and one seed"),
     ({"seeds": (3,)}, r"Row 'orqa' has the seeds \(7,\), and the table \(3,\)"),
-    ({"rows": {}}, "at least one row"),
+    ({"rows": ()}, "at least one row"),
+    ({"rows": ROWS[:1] * 2}, r"Two rows have one name: \['realm', 'realm'\]"),
     (
-      {"rows": {"x": Row(label="", stage="none")}},
+      {"rows": (Row(name="x", label="", stage="none"),)},
       r"Row 'x' names the stage 'none', and there are \['from-ict', .*'realm'",
     ),
     ({"once": ("nowhere",)}, "once names the stage 'nowhere'"),
@@ -75,14 +76,17 @@ def test_readers_are_scored_on_questions_and_the_rest_on_texts_if_there_are():
       {"once": ("realm",)},
       r"once names 'realm', which starts from \['ict'\]: name those",
     ),
-    ({"rows": {"../x": Row(label="", stage="ict")}}, r"'\.\./x' names a stage"),
+    (
+      {"rows": (Row(name="../x", label="", stage="ict"),)},
+      r"'\.\./x' names a stage",
+    ),
     (
       {"stages": STAGES | {"ict": started("stage:nowhere")}},
       "Stage 'ict' names the stage 'nowhere'",
     ),
     (
       {"stages": STAGES | {"ict": started("stage:realm")}},
-      "from-ict <- ict <- realm <- ict",
+      "realm <- ict <- realm",
     ),
   ],
 )
@@ -96,8 +100,7 @@ def set_stage(raw):
 
 
 def set_row(raw):
-  with raw.rows.orqa.unlocked():
-    raw.rows.orqa.colour = "red"
+  raw.rows[1]["colour"] = "red"
 
 
 def set_table(raw):
