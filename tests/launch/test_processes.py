@@ -14,7 +14,7 @@ def python(code):
 
 def test_memory_of_children_counts(monkeypatch):
   monkeypatch.setattr(processes, "SAMPLE_SECONDS", 0.05)
-  hold = "import time; held = bytearray(b'x' * 100_000_000); time.sleep(1)"
+  hold = "import time; held = bytearray(b'x' * 100_000_000); time.sleep(3)"
   alone, both = Processes(), Processes()
 
   alone.together([python("import time; time.sleep(0.5)")])

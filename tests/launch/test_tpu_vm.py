@@ -48,7 +48,7 @@ case "$3 $4" in
     [ -e $name.does ] || exit 0
     read -r code state < $name.does
     sed -i 1d $name.does
-    [ -z "$state" ] || echo $state > slices/$name
+    [ -z "$state" ] || { echo $state > $name.new; mv $name.new slices/$name; }
     [ -s $name.does ] || rm $name.does
     echo "worker says $code"
     [ "$code" != hang ] || exec sleep 60
