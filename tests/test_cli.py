@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import io
 import pathlib
 import subprocess
 import sys
 
 import pytest
-
-from realm_jax import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ROOT / "tests" / "integration" / "tiny_run.py"
@@ -77,8 +74,3 @@ def test_an_unknown_config_key_is_refused_by_name():
   )
   assert failed.returncode != 0
   assert "nonsense" in failed.stderr
-
-
-def test_questions_are_the_lines_of_the_input(monkeypatch):
-  monkeypatch.setattr(sys, "stdin", io.StringIO("Who?\n\n  Where? \nWhen?"))
-  assert list(cli._lines("question: ")) == ["Who?", "Where?", "When?"]

@@ -24,6 +24,7 @@ LAYERS = (
   ("plan",),
   ("eval",),
   ("exchange",),
+  ("commands",),
   ("cli",),
 )
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
