@@ -10,7 +10,7 @@ SIZE ?= cpu
 SEED ?= 0
 SWAPS ?= 50
 
-.PHONY: demo squad-open squad-open-table ablations test coverage test-slow soak golden golden-export parity check format clean
+.PHONY: demo squad-open squad-open-table ablations test coverage test-slow test-slurm test-network soak golden golden-export parity check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.factbook_demo.run --directory=$(DEMO) --seed=$(SEED)
@@ -36,6 +36,14 @@ coverage: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+# On a SLURM of this machine: apt-get install --no-install-recommends slurm-wlm
+test-slurm: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow -rs tests/slurm
+
+# On hosts with links to cut, which are network namespaces: as root.
+test-network: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow -rs tests/network
 
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.soak --swaps=$(SWAPS) --seed=$(SEED)

@@ -6,20 +6,22 @@ key-value store which of its waits that is; all of them wait equally often, so
 the processes that are missing are those that note an earlier one, or none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import concurrent.futures
 import contextlib
 import os
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from realm_jax.cluster import Group
 
+T = TypeVar("T")
 _NOTES = "realm/waits"
-_NOTE_SECONDS = 5.0
+_NOTE_SECONDS = 5.0  # Before a wait is noted, and for process 0 to answer.
 
 
 class Watchdog:
@@ -70,26 +72,47 @@ class Watchdog:
       if waited > self._note_seconds and self._noted < number:
         self._noted = number
         # Whoever serves the store may be the one that is missing.
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-          self._client.key_value_set(
-            f"{_NOTES}/{self._group.process_id}",
-            str(number),
-            allow_overwrite=True,
-          )
+        with contextlib.suppress(jax.errors.JaxRuntimeError, TimeoutError):
+          self._ask(lambda number=number: self._note(number))
       if waited > self._wait_seconds:
         print(f"realm: {self._problem(number)}", file=sys.stderr, flush=True)
         os._exit(1)
 
+  def _note(self, number: int) -> None:
+    self._client.key_value_set(
+      f"{_NOTES}/{self._group.process_id}", str(number), allow_overwrite=True
+    )
+
+  def _ask(self, request: Callable[[], T]) -> T:
+    """Returns what the store says; TimeoutError if it cannot be reached.
+
+    JAX's requests wait for ever. One that does is left to a thread of its own.
+    """
+    answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def ask() -> None:
+      try:
+        answer.set_result(request())
+      except Exception as error:
+        answer.set_exception(error)
+
+    threading.Thread(target=ask, name="watchdog-asks", daemon=True).start()
+    try:
+      return answer.result(self._note_seconds)
+    except TimeoutError:
+      raise TimeoutError(f"no answer within {self._note_seconds:g} s") from None
+
   def _problem(self, number: int) -> str:
+    group = self._group
     within = f"within {self._wait_seconds:.0f} s"
     try:
-      notes = dict(self._client.key_value_dir_get(_NOTES))
-    except jax.errors.JaxRuntimeError as error:
+      notes = dict(self._ask(lambda: self._client.key_value_dir_get(_NOTES)))
+    except (jax.errors.JaxRuntimeError, TimeoutError) as error:
       return (
         f"Some processes did not come to where this one waits {within}, and "
-        f"process 0 does not say which ({error}). Look at its log."
+        f"process {group.name(0)} does not say which ({error}). Look at its "
+        "log, and whether this host can reach it."
       )
-    group = self._group
     missing = [
       group.name(process)
       for process in range(group.num_processes)
