@@ -5,6 +5,7 @@ This file alone names mesh axes. `data` splits the batch; `fsdp` splits the
 batch too and, beyond that, the parameters and the optimiser's moments.
 """
 
+import collections
 from collections.abc import Callable, Sequence
 import math
 from typing import Any
@@ -14,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from realm_jax.config import MeshConfig
+from realm_jax.config import MeshConfig, RunConfig
 
 BATCH_AXES = ("data", "fsdp")
 # Smaller leaves are not worth a gather: they are held whole by every device.
@@ -27,12 +28,36 @@ def make_mesh(
   """Returns a (data, fsdp) mesh over all devices, or over those given.
 
   Raises:
-    ValueError: the axes' sizes do not multiply to the number of devices.
+    ValueError: the axes' sizes do not multiply to the number of devices, or
+      processes have unequal numbers of devices.
   """
-  devices = list(jax.devices() if devices is None else devices)
-  sizes = axis_sizes(config, len(devices))
+  devices = by_process(jax.devices() if devices is None else devices)
+  grid = np.array(devices, object).reshape(axis_sizes(config, len(devices)))
   # Auto, not the default Explicit: linen's Embed refuses Explicit axes.
-  return jax.make_mesh(sizes, BATCH_AXES, (AxisType.Auto,) * 2, devices=devices)
+  return Mesh(grid, BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def by_process(devices: Sequence[Any]) -> list[Any]:
+  """Returns devices in the order of their processes.
+
+  So a process' rows stand in the global batch where its number says, as the
+  `order` of packed rows has it. `jax.make_mesh` would mix the processes of
+  TPUs, whose devices it orders by the network between them.
+
+  Raises:
+    ValueError: a process has more devices than another, and each brings as
+      many rows of a batch.
+  """
+  counts = collections.Counter(device.process_index for device in devices)
+  ranked = counts.most_common()
+  (most, many), (least, few) = ranked[0], ranked[-1]
+  if many > few:
+    raise ValueError(
+      f"Process {most} has {many} devices and process {least} has {few}, but "
+      "each brings as many rows of a batch. Start processes with as many "
+      "devices each."
+    )
+  return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
 def axis_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int]:
@@ -46,7 +71,8 @@ def axis_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int]:
   if data * fsdp != num_devices or data < 1:
     raise ValueError(
       f"mesh.data={config.data} x mesh.fsdp={fsdp} does not cover "
-      f"{num_devices} devices. Set mesh.data=-1 to use what fsdp leaves."
+      f"{num_devices} devices. Let mesh.fsdp divide them, and set mesh.data=-1 "
+      "to use what it leaves."
     )
   return data, fsdp
 
@@ -118,13 +144,18 @@ def gather_for_use(layout: Any, mesh: Mesh) -> Callable[[Any], Any]:
   return gather
 
 
-def check_divides(name: str, rows: int, mesh: Mesh) -> None:
-  """Raises ValueError unless `rows` split evenly over the mesh's devices."""
+def check_batch(run: RunConfig, mesh: Mesh) -> None:
+  """Raises ValueError unless each part of a batch divides over the devices."""
+  num_parts = run.optimizer.accumulate_steps
+  name = "batch_size" + " / optimizer.accumulate_steps" * (num_parts > 1)
+  rows = run.batch_size // num_parts
   if rows % mesh.size:
-    smaller = rows // mesh.size * mesh.size
+    fewer = max(n for n in range(1, mesh.size) if rows % n == 0)
+    multiple = rows // mesh.size * mesh.size or mesh.size
     raise ValueError(
-      f"{name} is {rows}, which does not divide over {mesh.size} devices. "
-      f"Use a multiple of {mesh.size}, such as {smaller or mesh.size}."
+      f"{name} is {rows}, which does not divide over {mesh.size} devices. Use "
+      f"{fewer} of them; or, in a new run, a multiple of {mesh.size}, such as "
+      f"{multiple}."
     )
 
 

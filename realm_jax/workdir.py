@@ -9,6 +9,8 @@ from realm_jax import checkpoints, config, files
 from realm_jax.config import RunConfig
 
 CONFIG_FILE = "config.json"
+# Where the work is done and in what portions, not what it is.
+_SHAPE = ("mesh", "optimizer.accumulate_steps")
 
 
 def claim(
@@ -16,11 +18,16 @@ def claim(
 ) -> None:
   """Writes the resolved config, or checks that a resumed run has the same.
 
+  A run goes on with any number of processes and devices that divides its
+  batch, so `mesh` and `optimizer.accumulate_steps` (fewer devices may need
+  more parts to have room) may always differ. Results then differ by rounding,
+  and by what dropout draws: that goes by place, and rows lie elsewhere.
+
   Args:
     workdir: created if it is not there.
     run: the config asked for.
-    may_differ: dotted keys (or their prefixes) in which it may differ from
-      the saved one; the new values are then saved.
+    may_differ: other dotted keys (or their prefixes) in which it may differ
+      from the saved one. All new values are saved.
 
   Raises:
     ValueError: another key differs; or a run starts anew where another's
@@ -34,7 +41,9 @@ def claim(
     refused = {
       key: values
       for key, values in changed.items()
-      if not any(key == k or key.startswith(f"{k}.") for k in may_differ)
+      if not any(
+        key == k or key.startswith(f"{k}.") for k in (*_SHAPE, *may_differ)
+      )
     }
     if refused:
       listed = "; ".join(

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import types
+
 import jax
 from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
 from realm_jax import sharding
-from realm_jax.config import MeshConfig
+from realm_jax.config import MeshConfig, OptimizerConfig, RunConfig
 
 
 def test_the_mesh_covers_all_devices_or_says_why_not():
@@ -26,11 +29,33 @@ def test_large_leaves_are_split_over_fsdp_and_small_ones_replicated():
   assert specs == {"large": P(None, "fsdp"), "odd": P(), "small": P()}
 
 
+def device(process, number):
+  return types.SimpleNamespace(process_index=process, id=number)
+
+
+def test_devices_stand_process_by_process_however_they_are_wired():
+  # 2 x 2 chips a host: so a ring through the network meets them.
+  ring = [device(n // 2 % 2, n) for n in (0, 1, 2, 3, 7, 6, 5, 4)]
+  placed = sharding.by_process(ring)
+  assert [each.id for each in placed] == [0, 1, 4, 5, 2, 3, 6, 7]
+
+
+def test_processes_with_unequal_numbers_of_devices_are_refused():
+  devices = [device(0, 0), device(1, 1), device(1, 2), device(2, 3)]
+  with pytest.raises(ValueError, match=r"1 has 2 devices and process 2 has 1"):
+    sharding.by_process(devices)
+
+
 def test_a_batch_that_does_not_divide_is_refused_with_a_way_out():
   mesh = sharding.make_mesh(MeshConfig())
-  sharding.check_divides("batch_size", 16, mesh)
-  with pytest.raises(ValueError, match=r"batch_size is 20.*8 devices.*16"):
-    sharding.check_divides("batch_size", 20, mesh)
+  run = RunConfig(batch_size=16)
+  sharding.check_batch(run, mesh)
+  with pytest.raises(ValueError, match=r"batch_size is 20.* 8 dev.* 5 .* 16"):
+    sharding.check_batch(RunConfig(batch_size=20), mesh)
+  parts = OptimizerConfig(accumulate_steps=4)
+  run = dataclasses.replace(run, optimizer=parts)
+  with pytest.raises(ValueError, match=r"accumulate_steps is 4, .* 4 of them"):
+    sharding.check_batch(run, mesh)
 
 
 def test_rows_of_a_batch_go_to_the_devices_in_order():

@@ -43,6 +43,21 @@ def test_a_resume_with_another_config_names_the_key_and_both_values(tmp_path):
   assert workdir.load(tmp_path) == other
 
 
+def test_a_run_goes_on_with_other_devices_and_in_other_parts(tmp_path):
+  run = RunConfig()
+  started(tmp_path, run)
+  other = dataclasses.replace(
+    run,
+    mesh=config.MeshConfig(fsdp=4),
+    optimizer=config.OptimizerConfig(accumulate_steps=8),
+  )
+  workdir.claim(tmp_path, other)
+  assert workdir.load(tmp_path) == other
+  warmer = config.OptimizerConfig(accumulate_steps=8, learning_rate=1.0)
+  with pytest.raises(ValueError, match=r"\(optimizer\.learning_rate: [^;]*\)"):
+    workdir.claim(tmp_path, dataclasses.replace(other, optimizer=warmer))
+
+
 def test_a_directory_that_is_no_run_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match="is not a run's workdir"):
     workdir.load(tmp_path)

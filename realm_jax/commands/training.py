@@ -65,7 +65,10 @@ def _train_flags() -> None:
   workdir_flag()
   config_flag("The experiment's file.")
   flags.DEFINE_list(
-    "may_differ", [], "Config keys in which a resumed run may differ."
+    "may_differ",
+    [],
+    "Config keys in which a resumed run may differ, beside those that any may: "
+    "mesh and optimizer.accumulate_steps.",
   )
   flags.DEFINE_string(
     "coordinator",
@@ -85,7 +88,7 @@ def _train_flags() -> None:
 
 def _train(args: list[str]) -> int:
   no_more(args)
-  from realm_jax import cluster, config, hosts, workdir
+  from realm_jax import cluster, config, hosts, sharding, workdir
   from realm_jax.train import loop, stop
 
   run = config.parse(FLAGS.config)
@@ -96,6 +99,8 @@ def _train(args: list[str]) -> int:
     wait_seconds=FLAGS.peer_wait_seconds,
   )
   with hosts.joined(group, FLAGS.peer_wait_seconds):
+    # A run must not come to be of a shape that it cannot have.
+    sharding.check_batch(run, sharding.make_mesh(run.mesh))
     if hosts.is_lead():
       workdir.claim(FLAGS.workdir, run, FLAGS.may_differ)
     hosts.check_same("config", config.dumps(run))

@@ -42,11 +42,7 @@ class Program:
     self._num_parts = run.optimizer.accumulate_steps
     # In parts, a batch has them as first axis, and its rows as second.
     self._rows_axis = int(self._num_parts > 1)
-    sharding.check_divides(
-      "batch_size" + " / optimizer.accumulate_steps" * self._rows_axis,
-      run.batch_size // self._num_parts,
-      self.mesh,
-    )
+    sharding.check_batch(run, mesh)
     self._run = run
     self._optimizer = make_optimizer(
       run.optimizer, run.num_steps, functools.partial(part_of, run)

@@ -52,6 +52,27 @@ def test_a_restored_iterator_draws_what_was_to_come():
     np.testing.assert_array_equal(_column(found, name), _column(expected, name))
 
 
+@pytest.mark.parametrize("counts", [(1, 2, 4), (4, 1, 8), (2, 8, 2, 1)])
+def test_a_stream_goes_on_over_any_number_of_processes(counts):
+  dataset = _dataset().repeat()  # 22 examples: an epoch ends within a batch.
+  state = None
+  found = []
+  for count in counts:
+    shares = []
+    states = []
+    for process in range(count):
+      iterator = batches.make_batches(dataset, 8, process, count)
+      if state:
+        iterator.set_state(state)
+      shares.append(_column(_drawn(iterator, 5)))
+      states.append(iterator.get_state())
+    state = states[0]
+    assert states == [state] * count  # Any may save it for all.
+    found.append(np.concatenate(shares, axis=1))
+  whole = _drawn(batches.make_batches(dataset, 8), 5 * len(counts))
+  np.testing.assert_array_equal(np.concatenate(found), _column(whole))
+
+
 def test_epochs_differ_in_order():
   drawn = _column(_drawn(batches.make_batches(_dataset(20).repeat(), 4), 10))
   first, second = drawn[:5].reshape(-1), drawn[5:].reshape(-1)

@@ -20,6 +20,7 @@ from realm_jax.index.exact import ExactIndex
 from realm_jax.index.search import Neighbors
 from realm_jax.index.store import IndexVersion
 from realm_jax.train import initial, probe, stages
+from realm_jax.train.lookahead import LookAhead
 
 
 @pytest.fixture
@@ -414,3 +415,42 @@ def test_bm25_reads_the_passage_that_a_question_names_with_its_own_score(
       own = index.scores(questions[int(examples["index"][line])].text)[gold]
       assert batch["beam_scores"][line, 1] == own > 0
       assert batch["gold_spans"][line, 1].any()
+
+
+def drawn(run, first_step, num_steps, state=None):
+  """This process' examples of some steps, fed ahead, and what is then saved."""
+  data = stages.open_stage(run).batches()
+  if state:
+    data.set_state(state)
+  ahead = LookAhead(
+    data,
+    lambda step: "",
+    lambda examples, version: examples,
+    first_step=first_step,
+    num_steps=99,
+    depth=2,
+  )
+  try:
+    fed = [ahead.next() for _ in range(num_steps)]
+  finally:
+    ahead.close()
+  return [each.batch for each in fed], fed[-1].data_state
+
+
+@pytest.mark.parametrize("stage", ["ict", "dpr", "mlm", "realm", "openqa"])
+def test_a_stopped_run_s_examples_go_on_over_other_processes(
+  stage, make_run, monkeypatch
+):
+  run = make_run(stage)
+  expected, _ = drawn(run, 0, 6)
+  found, state = drawn(run, 0, 2)
+  shares = []
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  for process in range(2):
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    share, after = drawn(run, 2, 3, state)
+    shares.append(share)
+  found += jax.tree.map(lambda *rows: np.concatenate(rows), *shares)
+  monkeypatch.undo()
+  found += drawn(run, 5, 1, after)[0]
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
