@@ -9,13 +9,14 @@ import jax
 from jax import numpy as jnp
 import numpy as np
 
+from realm_jax.checksums import describe_file
 from realm_jax.config import RefreshConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.index import drafts, publish, store
 from realm_jax.index.corpora import Corpora
 from realm_jax.index.drafts import DraftPlan
 from realm_jax.index.lease import LeaseObserver, Leases
-from realm_jax.index.manifest import Manifest, describe_file
+from realm_jax.index.manifest import Manifest
 from realm_jax.index.scann_backend import ScannIndex
 from realm_jax.index.swap import IndexWatcher, agree
 

@@ -11,7 +11,6 @@ never sees half of one.
 from collections.abc import Sequence
 import dataclasses
 import json
-import os
 from typing import Any
 
 from etils import epath
@@ -43,10 +42,8 @@ def folder(workdir: epath.PathLike) -> epath.Path:
   Raises:
     ValueError: `workdir` is the URL of a store that cannot hold them.
   """
-  path = os.fspath(workdir)
-  if not files.is_url(path):
-    path = os.path.abspath(path)  # Orbax takes no other.
-  elif not path.startswith("gs://"):
+  path = files.absolute(workdir)  # Orbax takes no other.
+  if files.is_url(path) and not path.startswith("gs://"):
     # Orbax would write the arrays to a local folder of that name.
     raise ValueError(
       f"workdir={path!r} cannot hold checkpoints: of object stores, only "

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 from typing import Any
 import uuid
 
@@ -23,8 +24,12 @@ import fsspec
 fsspec.config.conf.setdefault("gs", {}).update(
   use_listings_cache=False, finalize_on_close=True
 )
+fsspec.config.conf.setdefault("s3", {}).update(use_listings_cache=False)
 # TensorFlow, where it is installed, has a client of its own, with caches.
 os.environ.setdefault("EPATH_USE_TF", "false")
+# What is fetched at a time, and held in memory: ranges, and bytes of each.
+_RANGES = 8
+_RANGE_BYTES = 1 << 23
 
 
 def is_url(path: epath.PathLike) -> bool:
@@ -136,33 +141,54 @@ def size(path: epath.PathLike) -> int:
 
 
 def upload(path: pathlib.Path, target: epath.PathLike) -> None:
-  """Copies a file of this host to a store; it appears there when whole."""
-  store, key = _store(target)
-  store.put_file(str(path), key)
+  """Copies a file of this host elsewhere; it appears there when whole."""
+  if is_url(target):
+    store, key = _store(target)
+    store.put_file(str(path), key)
+    return
+  target = pathlib.Path(target)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with new_file(target) as own:
+    shutil.copyfile(path, own)
 
 
 def download(source: epath.PathLike, path: pathlib.Path) -> None:
-  """Copies a file of a store to this host.
+  """Copies a file to this host; of one that is there in part, the rest.
 
   Raises:
-    FileNotFoundError: the store has none.
+    FileNotFoundError: there is no `source`.
   """
   store, key = _store(source)
-  store.get_file(key, str(path))
+  num_bytes = size(source)
+  with path.open("ab") as file:
+    for start in range(file.tell(), num_bytes, _RANGES * _RANGE_BYTES):
+      stop = min(start + _RANGES * _RANGE_BYTES, num_bytes)
+      # At the same time: a store answers each request slowly, and many fast.
+      starts = list(range(start, stop, _RANGE_BYTES))
+      stops = [*starts[1:], stop]
+      keys = [key] * len(starts)
+      file.writelines(store.cat_ranges(keys, starts, stops, on_error="raise"))
 
 
 def cache() -> pathlib.Path:
-  """Returns this host's folder for what belongs to URLs: $REALM_CACHE."""
+  """Returns this host's folder for copies: $REALM_CACHE."""
   named = os.environ.get("REALM_CACHE") or "~/.cache/realm_jax"
   return pathlib.Path(named).expanduser()
 
 
-def cached(kind: str, url: epath.PathLike) -> pathlib.Path:
-  """Returns the folder in `cache` for one kind of things of a URL."""
-  digest = hashlib.sha256(os.fspath(url).encode()).hexdigest()
-  return cache() / kind / f"{epath.Path(url).name}-{digest[:16]}"
+def cached(kind: str, source: epath.PathLike) -> pathlib.Path:
+  """Returns the folder in `cache` for one kind of things of a URL or path."""
+  digest = hashlib.sha256(os.fspath(source).encode()).hexdigest()
+  return cache() / kind / f"{epath.Path(source).name}-{digest[:16]}"
+
+
+def absolute(path: epath.PathLike) -> str:
+  """Returns a path that holds in any working directory, or a URL as it is."""
+  return os.fspath(path) if is_url(path) else os.path.abspath(path)
 
 
 def _store(path: epath.PathLike) -> tuple[fsspec.AbstractFileSystem, str]:
-  """Returns the client of a URL's store, and the path within that."""
-  return fsspec.core.url_to_fs(os.fspath(path))
+  """Returns the client of a store, or of files, and the path within that."""
+  if is_url(path):
+    return fsspec.core.url_to_fs(os.fspath(path))
+  return fsspec.filesystem("file"), os.path.abspath(path)

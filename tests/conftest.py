@@ -18,6 +18,8 @@ import urllib.error
 import urllib.request
 import uuid
 
+from etils import epath
+import fsspec
 import jax
 import pytest
 
@@ -114,8 +116,56 @@ def _wait_for(address):
       time.sleep(0.05)
 
 
+@pytest.fixture(scope="session")
+def s3_store_url():
+  """As `store_url`, of a store that speaks S3."""
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  server = subprocess.Popen(
+    [sys.executable, "-m", "moto.server", "--port", str(port)],
+    stderr=subprocess.DEVNULL,
+    start_new_session=True,
+  )
+  address = f"http://127.0.0.1:{port}"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("AWS_ENDPOINT_URL", address)
+    patch.setenv("AWS_ACCESS_KEY_ID", "none")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    try:
+      _wait_for(address)
+      fsspec.filesystem("s3").mkdir("bucket")
+      yield "s3://bucket"
+    finally:
+      server.kill()
+      server.wait()
+
+
+@pytest.fixture
+def s3_url(s3_store_url, tmp_path, monkeypatch):
+  """As `url`, in S3."""
+  monkeypatch.setenv("REALM_CACHE", str(tmp_path / "cache"))
+  return f"{s3_store_url}/{uuid.uuid4().hex}"
+
+
 @pytest.fixture
 def url(store_url, tmp_path, monkeypatch):
   """A workdir in a store that no other test uses; copies go to `tmp_path`."""
   monkeypatch.setenv("REALM_CACHE", str(tmp_path / "cache"))
   return f"{store_url}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def nfs(tmp_path, monkeypatch):
+  """A folder that stands for one on the network; copies go to `tmp_path`."""
+  monkeypatch.setenv("REALM_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setenv("REALM_COPY", str(tmp_path / "nfs"))
+  return epath.Path(tmp_path / "nfs")
+
+
+@pytest.fixture(
+  params=["url", "nfs", pytest.param("s3_url", marks=pytest.mark.slow)]
+)
+def place(request):
+  """Where folders lie of which a host has copies."""
+  return epath.Path(request.getfixturevalue(request.param))

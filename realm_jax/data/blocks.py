@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import os
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.corpus_writer import CorpusWriter, corpus_folder
+from realm_jax.data.corpus_writer import CorpusWriter
 from realm_jax.data.passages import (
   EncodedDocument,
   cut_document,
@@ -40,7 +40,7 @@ def build_block_corpus(
     OSError: the files cannot be written. In no case is anything left behind.
   """
   num_cut = 0
-  with CorpusWriter(corpus_folder(directory), tokenizer, max_pieces) as writer:
+  with CorpusWriter(directory, tokenizer, max_pieces) as writer:
     for batch in encode_documents(blocks, tokenizer):
       for encoded in batch:
         num_cut += _add_block(writer, encoded)

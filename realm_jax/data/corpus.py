@@ -9,30 +9,32 @@
   document_offsets.npy         first row of each document, and N
   passage_hashes.npy           of what the document tower reads of a passage
   tokenizer.json               the tokenizer that made the pieces
-  MANIFEST.json                counts and fingerprints
+  MANIFEST.json                counts, fingerprints, checksums
 
-All arrays are memory-mapped: an open corpus costs what is read of it.
+All arrays are memory-mapped: an open corpus costs what is read of it. Of one
+that lies in a store, this host has a copy (`mirror`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
 import functools
 import itertools
 import json
-import os
-import pathlib
 from typing import Any
+import weakref
 
 from array_record.python import array_record_module
+from etils import epath
 from jaxtyping import Int, Int32, UInt64
 import numpy as np
 
+from realm_jax.checksums import StoredFile
 from realm_jax.data.corpus_writer import (
   FORMAT,
   MANIFEST,
   CorpusWriter,
   PassageFormat,
   StoredPassage,
-  corpus_folder,
   uid_hash,
 )
 from realm_jax.data.passages import (
@@ -44,6 +46,7 @@ from realm_jax.data.passages import (
 )
 from realm_jax.data.records import Document, Passage
 from realm_jax.data.tokenize import Tokenizer
+from realm_jax.mirror import CORPORA, HostCopy
 
 # Random access: one passage is unpacked, none is read ahead.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -55,7 +58,8 @@ class PassageCorpus:
   """Passages by row: 0 to len - 1, in the order of their source.
 
   Attributes:
-    directory: where it lies.
+    directory: where it lies, a path or a URL.
+    folder: its files on this host.
     fingerprint: of pieces, uids, titles and texts.
     tokenizer_fingerprint: of the tokenizer that made the pieces.
     max_pieces: P, the longest passage may be, its 3 special tokens included.
@@ -68,43 +72,58 @@ class PassageCorpus:
       differ share a hash in one of 200,000 corpora.
   """
 
-  def __init__(self, directory: str | os.PathLike[str]) -> None:
+  def __init__(self, directory: epath.PathLike) -> None:
     """Maps the arrays; `open` is the name to call it by."""
-    self.directory = corpus_folder(directory)
-    manifest = _read_manifest(self.directory)
+    copy = HostCopy(CORPORA, directory)
+    self.directory, self.folder = copy.source, copy.folder
+    manifest = self._fetch(copy)
     self.fingerprint: str = manifest["fingerprint"]
     self.tokenizer_fingerprint: str = manifest["tokenizer_fingerprint"]
     self.max_pieces: int = manifest["max_pieces"]
     self.tokens = np.memmap(
-      self.directory / "tokens.bin", manifest["token_dtype"], "r"
+      self.folder / "tokens.bin", manifest["token_dtype"], "r"
     )
     self.offsets = self._load("offsets")
     self.title_lengths = self._load("title_lengths").astype(np.int32)
     self.lengths = np.diff(self.offsets).astype(np.int32)
-    self._sentences = np.memmap(
-      self.directory / "sentences.bin", np.uint16, "r"
-    )
+    self._sentences = np.memmap(self.folder / "sentences.bin", np.uint16, "r")
     self._sentence_offsets = self._load("sentence_offsets")
     self._uid_hashes = self._load("uid_hashes")
     self._uid_rows = self._load("uid_rows")
     self._document_offsets = self._load("document_offsets")
     self.passage_hashes = self._load("passage_hashes")
     self._records = array_record_module.ArrayRecordReader(
-      str(self.directory / "passages.array_record"), _READER_OPTIONS
+      str(self.folder / "passages.array_record"), _READER_OPTIONS
     )
 
   @classmethod
-  def open(cls, directory: str | os.PathLike[str]) -> "PassageCorpus":
+  def open(cls, directory: epath.PathLike) -> "PassageCorpus":
     """Opens a corpus that `build_corpus` has finished.
 
     Raises:
       FileNotFoundError: there is no finished corpus.
-      ValueError: it is of another format.
+      ValueError: it is of another format, or damaged.
+      OSError: this host has no room for a copy.
     """
     return cls(directory)
 
+  def _fetch(self, copy: HostCopy) -> dict[str, Any]:
+    """Sees to it that `folder` has the files, until this object is gone."""
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(copy.in_use())
+      manifest = read_manifest(copy.source)
+      stored = [StoredFile(**file) for file in manifest.get("files", ())]
+      if copy.is_copy and not stored:
+        raise ValueError(
+          f"The corpus {copy.source} was made before corpora listed their "
+          "files, and cannot be copied: prepare it again."
+        )
+      copy.fetch(stored, checksums=False)
+      weakref.finalize(self, stack.pop_all().close)
+    return manifest
+
   def _load(self, name: str) -> np.ndarray:
-    return np.load(self.directory / f"{name}.npy", mmap_mode="r")
+    return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
   def __len__(self) -> int:
     return len(self.lengths)
@@ -220,8 +239,14 @@ class PassageCorpus:
       )
 
 
-def _read_manifest(directory: pathlib.Path) -> dict[str, Any]:
-  path = directory / MANIFEST
+def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
+  """Returns what a corpus says of itself.
+
+  Raises:
+    FileNotFoundError: there is no finished corpus.
+    ValueError: it is of another format.
+  """
+  path = epath.Path(directory) / MANIFEST
   if not path.exists():
     raise FileNotFoundError(
       f"No corpus at {directory}: it has no {MANIFEST}. Make one with "
@@ -239,7 +264,7 @@ def _read_manifest(directory: pathlib.Path) -> dict[str, Any]:
 def build_corpus(
   documents: Iterable[Document],
   tokenizer: Tokenizer,
-  directory: str | os.PathLike[str],
+  directory: epath.PathLike,
   max_pieces: int,
   progress: Callable[[int], None] | None = None,
 ) -> PassageCorpus:
@@ -283,7 +308,7 @@ def _cut(
 def counted_corpus(
   parts: Iterable[tuple[list[CutPassage], dict[str, int]]],
   tokenizer: Tokenizer,
-  directory: str | os.PathLike[str],
+  directory: epath.PathLike,
   max_pieces: int,
   progress: Callable[[int], None] | None = None,
 ) -> PassageCorpus:
@@ -301,8 +326,7 @@ def counted_corpus(
     FileExistsError, ValueError, OSError: as `build_corpus` does.
   """
   counts = {"num_documents": 0, "num_empty": 0, "num_repeated": 0}
-  path = corpus_folder(directory)
-  with CorpusWriter(path, tokenizer, max_pieces) as writer:
+  with CorpusWriter(directory, tokenizer, max_pieces) as writer:
     for passages, found in parts:
       for name, count in found.items():
         counts[name] += count

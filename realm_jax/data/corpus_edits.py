@@ -21,7 +21,7 @@ from jaxtyping import Int64, UInt64
 import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.corpus_writer import CorpusWriter, corpus_folder, uid_hash
+from realm_jax.data.corpus_writer import CorpusWriter, uid_hash
 from realm_jax.data.jsonl import JsonLines
 from realm_jax.data.passages import (
   EncodedDocument,
@@ -144,15 +144,14 @@ def apply_edits(
       or two documents would own a passage of the same uid.
     OSError: the files cannot be written. In no case is anything left behind.
   """
-  tokenizer = load_tokenizer(corpus.directory)
+  tokenizer = load_tokenizer(corpus.folder)
   corpus.check_tokenizer(tokenizer)
   in_place = sorted(edits.replaced)
   numbers = [*(edits.replaced[row] for row in in_place), *edits.added]
   documents = (_document(edits.lines, number) for number in numbers)
   batches = encode_documents(documents, tokenizer)
   encoded = itertools.chain.from_iterable(batches)
-  path = corpus_folder(directory)
-  with CorpusWriter(path, tokenizer, corpus.max_pieces) as writer:
+  with CorpusWriter(directory, tokenizer, corpus.max_pieces) as writer:
     end = 0
     for row in sorted([*in_place, *edits.removed]):
       _copy(writer, corpus, range(end, row))
@@ -168,7 +167,7 @@ def apply_edits(
         f"{corpus.directory}, and a corpus has at least one."
       )
     writer.finish({"edited_from": corpus.fingerprint})
-  return PassageCorpus.open(path)
+  return PassageCorpus.open(directory)
 
 
 def _copy(writer: CorpusWriter, corpus: PassageCorpus, rows: range) -> None:

@@ -4,37 +4,36 @@
 import array
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import shutil
 from typing import Any, BinaryIO, NamedTuple
 
 from array_record.python import array_record_module
+from etils import epath
 from jaxtyping import Int32
 import numpy as np
 
-from realm_jax import files
+from realm_jax.checksums import describe_folder
 from realm_jax.data.records import Passage
 from realm_jax.data.tokenize import Tokenizer
+from realm_jax.mirror import CORPORA, HostCopy, is_copied
 
 FORMAT = 2
 MANIFEST = "MANIFEST.json"
 
 
-def corpus_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns a corpus' directory as a path.
-
-  Raises:
-    ValueError: it is a URL.
-  """
-  if files.is_url(directory):
-    raise ValueError(
-      f"The corpus {os.fspath(directory)} is a URL, and a corpus is "
-      "memory-mapped: keep it on a disk of each host, and give its path."
+def check_free(directory: epath.PathLike) -> None:
+  """Raises FileExistsError where there is a corpus, or anything else."""
+  path = epath.Path(directory)
+  # What a killed call has sent elsewhere is no corpus without a manifest.
+  if (path / MANIFEST if is_copied(path) else path).exists():
+    raise FileExistsError(
+      f"{path} exists, and a corpus is final: remove it, or choose another "
+      "name."
     )
-  return pathlib.Path(directory)
 
 
 def uid_hash(uid: str) -> int:
@@ -103,9 +102,9 @@ class CorpusWriter:
   """
 
   def __init__(
-    self, directory: pathlib.Path, tokenizer: Tokenizer, max_pieces: int
+    self, directory: epath.PathLike, tokenizer: Tokenizer, max_pieces: int
   ) -> None:
-    """Opens the files, in a hidden directory beside `directory`.
+    """Opens the files, in a hidden directory beside `directory` or its copy.
 
     Args:
       directory: must not exist yet; it appears when it is complete.
@@ -116,15 +115,12 @@ class CorpusWriter:
       FileExistsError: `directory` is there.
       OSError: the files cannot be made.
     """
-    if directory.exists():
-      raise FileExistsError(
-        f"{directory} exists, and a corpus is final: remove it, or choose "
-        "another name."
-      )
+    check_free(directory)
     self.format = PassageFormat(tokenizer, max_pieces)
     self._tokenizer = tokenizer
-    self._directory = directory
-    self._draft = directory.with_name(f".{directory.name}.partial")
+    self._copy = HostCopy(CORPORA, directory)
+    folder = self._copy.folder
+    self._draft = folder.with_name(f".{folder.name}.partial")
     with self._writing():
       shutil.rmtree(self._draft, ignore_errors=True)  # Of a killed build.
       self._draft.mkdir(parents=True)
@@ -155,7 +151,7 @@ class CorpusWriter:
     except (OSError, RuntimeError) as error:  # ArrayRecord raises the latter.
       raise OSError(
         getattr(error, "errno", None),
-        f"cannot write the corpus {self._directory}: {error}",
+        f"cannot write the corpus {self._copy.source}: {error}",
       ) from error
 
   def __enter__(self) -> "CorpusWriter":
@@ -243,7 +239,18 @@ class CorpusWriter:
       for name, values in arrays.items():
         np.save(self._draft / f"{name}.npy", values)
       self._tokenizer.save(self._draft)
+      stored = describe_folder(self._draft, self._draft)
+      manifest["files"] = [dataclasses.asdict(file) for file in stored]
       (self._draft / MANIFEST).write_text(
         json.dumps(manifest, indent=2, sort_keys=True)
       )
-      os.replace(self._draft, self._directory)
+      self._show([*(file.path for file in stored), MANIFEST])
+
+  def _show(self, names: list[str]) -> None:
+    """Gives the draft its name; it goes elsewhere file by file, in order."""
+    copy = self._copy
+    with copy.in_use():
+      copy.drop()  # Of a call that was killed.
+      os.replace(self._draft, copy.folder)
+      for name in names:
+        copy.send(copy.folder / name)

@@ -11,21 +11,17 @@ changes nothing. `assemble` makes the corpus of them, in their order.
 
 from collections.abc import Callable, Iterable, Iterator
 import itertools
-import os
 import pathlib
 import shutil
 from typing import Any, NamedTuple
 
+from etils import epath
 import numpy as np
 import pyarrow as pa
 
 from realm_jax import files
 from realm_jax.data.corpus import PassageCorpus, counted_corpus
-from realm_jax.data.corpus_writer import (
-  PassageFormat,
-  StoredPassage,
-  corpus_folder,
-)
+from realm_jax.data.corpus_writer import PassageFormat, StoredPassage
 from realm_jax.data.passages import (
   CutPassage,
   cut_document,
@@ -33,6 +29,7 @@ from realm_jax.data.passages import (
 )
 from realm_jax.data.sources import Raw, read_raw, source_paths, to_clean
 from realm_jax.data.tokenize import Tokenizer, load_tokenizer
+from realm_jax.mirror import CORPORA, HostCopy
 
 FORMAT = 1
 SETTINGS = "PARTS.json"
@@ -62,10 +59,10 @@ class Chunk(NamedTuple):
   raw: list[Raw]
 
 
-def parts_folder(output: str | os.PathLike[str]) -> pathlib.Path:
+def parts_folder(output: epath.PathLike) -> pathlib.Path:
   """Returns where the parts of a corpus are until it is complete."""
-  directory = corpus_folder(output)
-  return directory.with_name(f".{directory.name}.parts")
+  folder = HostCopy(CORPORA, output).folder
+  return folder.with_name(f".{folder.name}.parts")
 
 
 def begin(
@@ -219,7 +216,7 @@ def _read(
 def assemble(
   folder: pathlib.Path,
   names: Iterable[str],
-  output: str | os.PathLike[str],
+  output: epath.PathLike,
   max_pieces: int,
   progress: Callable[[int], None] | None = None,
 ) -> PassageCorpus:

@@ -21,7 +21,7 @@ from realm_jax.data.corpus_edits import (
   read_edits,
   unchanged_rows,
 )
-from realm_jax.data.corpus_writer import corpus_folder
+from realm_jax.data.corpus_writer import check_free
 from realm_jax.data.parts import assemble, begin, parts_folder, read_chunks
 from realm_jax.data.sources import read_documents, source_files
 from realm_jax.data.tokenize import (
@@ -31,6 +31,7 @@ from realm_jax.data.tokenize import (
   train_tokenizer,
 )
 from realm_jax.data.workers import make_parts
+from realm_jax.mirror import is_copied
 
 _VOCABULARY_DOCUMENTS = 200_000  # Plenty for its statistics; fits memory.
 
@@ -64,7 +65,13 @@ def prepare_corpus(
     FileExistsError: the corpus, or the tokenizer to be trained, is there.
     ValueError, OSError: as `begin`, `make_parts` and `assemble` raise them.
   """
-  _check_free(output)
+  check_free(output)
+  if beam and is_copied(output):
+    raise ValueError(
+      f"--beam's workers share a folder beside --output, and {output} is sent "
+      "from this host: give a path that all of them see, and copy the corpus "
+      "when it is complete."
+    )
   check_max_pieces(max_pieces)
   facts = {"source": source_files(source)}
   columns = (
@@ -125,7 +132,7 @@ def edit_corpus(*, corpus: str, edits: str, output: str) -> None:
     FileExistsError: `output` is there.
     ValueError, OSError: as `read_edits` and `apply_edits` raise them.
   """
-  _check_free(output)
+  check_free(output)
   before = PassageCorpus.open(corpus)
   with rich.console.Console().status("Editing"):
     changes = read_edits(before, edits)
@@ -137,14 +144,6 @@ def edit_corpus(*, corpus: str, edits: str, output: str) -> None:
     f"{(old_rows >= 0).sum():,} of {len(after):,}."
   )
   print(_description(after))
-
-
-def _check_free(output: str) -> None:
-  if corpus_folder(output).exists():
-    raise FileExistsError(
-      f"{output} exists, and a corpus is final: remove it, or choose another "
-      "name."
-    )
 
 
 def _description(corpus: PassageCorpus) -> str:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 
+from etils import epath
 from jaxtyping import Int32
 import numpy as np
 import tokenizers
@@ -121,24 +122,26 @@ def _to_encoding(found: tokenizers.Encoding) -> Encoding:
 def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
   """Loads a tokenizer from a folder or by its Hugging Face name.
 
-  A folder needs `tokenizer.json`, or BERT's `vocab.txt` (lower-cased unless
-  its `tokenizer_config.json` says otherwise).
+  A folder, which may be in a store, needs `tokenizer.json`, or BERT's
+  `vocab.txt` (lower-cased unless its `tokenizer_config.json` says otherwise).
 
   Raises:
     ValueError: an existing folder without a tokenizer, or one that is not
       BERT-style.
     OSError: no such folder, nor such a name on the hub.
   """
-  folder = pathlib.Path(name)
+  folder = epath.Path(name)
   file = folder / TOKENIZER_FILE
-  if not folder.is_dir():
+  if not files.is_url(name) and not folder.is_dir():
     # Slow to import, and most runs have their tokenizer in a folder.
     from transformers import AutoTokenizer
 
     return Tokenizer(AutoTokenizer.from_pretrained(str(name)).backend_tokenizer)
   if file.exists():
     try:
-      return Tokenizer(tokenizers.Tokenizer.from_str(file.read_text("utf-8")))
+      return Tokenizer(
+        tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+      )
     except Exception as error:  # The library raises no narrower class.
       raise ValueError(
         f"{file}: not a BERT-style tokenizer: {error}"
@@ -151,7 +154,7 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
   )
 
 
-def _from_vocabulary_file(folder: pathlib.Path) -> Tokenizer:
+def _from_vocabulary_file(folder: epath.Path) -> Tokenizer:
   settings = folder / "tokenizer_config.json"
   lowercase = True
   if settings.exists():

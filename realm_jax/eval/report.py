@@ -13,7 +13,7 @@ import numpy as np
 from realm_jax import checkpoints
 from realm_jax import workdir as workdirs
 from realm_jax.config import RefreshConfig, RunConfig
-from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus import read_manifest
 from realm_jax.eval import plots, predictions, report_examples
 from realm_jax.eval.evaluate import evaluate
 from realm_jax.eval.metrics_file import Series, read_metrics, read_objects
@@ -179,8 +179,9 @@ def _describe_refresh(refresh: RefreshConfig) -> str:
 def _describe_corpus(directory: str) -> str:
   if not directory or not epath.Path(directory).exists():
     return directory
-  corpus = PassageCorpus.open(directory)
-  return f"{directory}: {len(corpus):,} passages, {corpus.fingerprint[:8]}"
+  manifest = read_manifest(directory)
+  count, fingerprint = manifest["num_passages"], manifest["fingerprint"]
+  return f"{directory}: {count:,} passages, {fingerprint[:8]}"
 
 
 def _figures(

@@ -22,8 +22,8 @@ from typing import Any
 from jaxtyping import Float32
 import numpy as np
 
+from realm_jax.checksums import StoredFile, describe_folder, find_damage
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index.manifest import StoredFile, describe_folder, find_damage
 from realm_jax.index.search import NO_PASSAGE, Neighbors
 
 _log = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ class Bm25Index:
     Raises:
       OSError: it has none, and its directory cannot be written to.
     """
-    folder = corpus.directory / "bm25"
+    folder = corpus.folder / "bm25"
     if _flaw(folder, corpus):
-      with _locked(corpus.directory):
+      with _locked(corpus.folder):
         # Meanwhile another process may have built it.
         if flaw := _flaw(folder, corpus):
           _log.info("Building %s: %s", folder, flaw)

@@ -26,10 +26,11 @@ import rich.progress
 
 from realm_jax import checkpoints, sharding
 from realm_jax import workdir as workdirs
+from realm_jax.checksums import describe_file
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
-from realm_jax.index import drafts, mirror, publish, retention, store
+from realm_jax.index import drafts, publish, retention, store
 from realm_jax.index.agenda import Agenda
 from realm_jax.index.corpora import open_corpora
 from realm_jax.index.drafts import Draft, DraftPlan
@@ -38,7 +39,6 @@ from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import (
   Manifest,
-  describe_file,
   embedder_hash,
   library_versions,
 )
@@ -207,7 +207,7 @@ class _Builder:
       draft = drafts.begin(
         directory, plan, retriever, self._leases, self._observer
       )
-      with mirror.in_use(directory):
+      with draft.copy.in_use():
         manifest = self._make(draft, retriever, clock)
     except VersionRefused as refused:
       publish.refuse(directory, str(refused), refused.checks)
@@ -315,7 +315,7 @@ class _Builder:
       [np.load(draft.local / shard.path, mmap_mode="r") for shard in shards]
     )
     params = describe_file(directory, directory / drafts.PARAMS_FILE)
-    mirror.fetch(directory, [params], checksums=False)
+    draft.copy.fetch([params], checksums=False)
     passages = draft.add_array(PASSAGES_FILE, self._corpus.passage_hashes)
     folder = draft.local_folder("scann")
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,9 @@ import json
 from etils import epath
 
 from realm_jax import files
-from realm_jax.index.manifest import MANIFEST, Manifest, check_files
+from realm_jax.checksums import check_files
+from realm_jax.index.manifest import MANIFEST, Manifest
+from realm_jax.mirror import VERSIONS
 
 REPORT = ".damaged.json"
 
@@ -58,7 +60,7 @@ def check(directory: epath.PathLike) -> None:
     ValueError: it is damaged.
   """
   manifest = Manifest.read(directory)
-  check_files(directory, manifest.files, checksums=True)
+  check_files(directory, manifest.files, checksums=True, remedy=VERSIONS.remedy)
 
 
 def withdraw(directory: epath.PathLike) -> str:

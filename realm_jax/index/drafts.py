@@ -12,7 +12,7 @@ the same parameters are the same whoever makes them; what it did not commit
 is not looked at. Every builder writes under names of its own, so that two
 that do the same work do not disturb each other.
 
-Large files are written on this host (`mirror`) and go to a store from there.
+Large files are written on this host, and go to a store from there.
 """
 
 from collections.abc import Iterator
@@ -31,15 +31,10 @@ import numpy as np
 import safetensors.numpy
 
 from realm_jax import files
-from realm_jax.index import mirror
+from realm_jax.checksums import StoredFile, describe_file, describe_folder
 from realm_jax.index.lease import LeaseObserver, Leases
-from realm_jax.index.manifest import (
-  MANIFEST,
-  Manifest,
-  StoredFile,
-  describe_file,
-  describe_folder,
-)
+from realm_jax.index.manifest import MANIFEST, Manifest
+from realm_jax.mirror import VERSIONS, HostCopy
 from realm_jax.shapes import Params
 
 PARAMS_FILE = "retriever.safetensors"
@@ -80,7 +75,8 @@ class Draft:
   ) -> None:
     """See `begin`."""
     self.directory, self.plan = directory, plan
-    self.local = mirror.folder(directory)  # Its files on this host.
+    self.copy = HostCopy(VERSIONS, directory)
+    self.local = self.copy.folder  # Its files on this host.
     self._leases, self._observer = leases, observer
     # Commits do not change: each is read once.
     self._commits: dict[str, StoredFile] = {}
@@ -138,7 +134,7 @@ class Draft:
     path = self.local / "embeddings" / f"{name}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, embs)
-    mirror.send(self.directory, path)
+    self.copy.send(path)
     commit = self.directory / "shards" / f"{name}.json"
     commit.parent.mkdir(parents=True, exist_ok=True)
     stored = describe_file(self.local, path)
@@ -149,14 +145,14 @@ class Draft:
     path = self.local / name
     with files.new_file(path) as own, own.open("wb") as file:
       np.save(file, values)
-    mirror.send(self.directory, path)
+    self.copy.send(path)
     return describe_file(self.local, path)
 
   def add_folder(self, folder: pathlib.Path) -> tuple[StoredFile, ...]:
     """Takes in files that were written to a `local_folder`."""
     stored = describe_folder(self.local, folder)
     for file in stored:
-      mirror.send(self.directory, self.local / file.path)
+      self.copy.send(self.local / file.path)
     return stored
 
   def shards(self) -> tuple[StoredFile, ...]:
@@ -172,7 +168,7 @@ class Draft:
     damaged = []
     for stored in self.shards():
       try:
-        mirror.fetch(self.directory, [stored], checksums=True)
+        self.copy.fetch([stored], checksums=True)
       except (ValueError, FileNotFoundError):
         damaged.append(stored.path)
         path = self.directory / stored.path
@@ -312,5 +308,4 @@ def discard(directory: epath.PathLike) -> None:
       # Another builder removes it, too, or renews a lease in it.
       if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
         raise
-  if files.is_url(directory):
-    shutil.rmtree(mirror.folder(directory), ignore_errors=True)
+  HostCopy(VERSIONS, directory).drop()

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a published index version says about itself, as MANIFEST.json."""
 
-from collections.abc import Sequence
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import pathlib
-from typing import Any, Literal
+from typing import Literal
 
 from etils import epath
 from flax import traverse_util
 import numpy as np
 
-from realm_jax import files
+from realm_jax.checksums import StoredFile
 from realm_jax.config import RunConfig
 from realm_jax.models.embedder import tower
 from realm_jax.shapes import Params
@@ -21,15 +19,6 @@ from realm_jax.shapes import Params
 MANIFEST = "MANIFEST.json"
 _FORMAT = 2
 _LIBRARIES = ("realm-jax", "jax", "numpy", "scann")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredFile:
-  """A file of a version, relative to its directory."""
-
-  path: str
-  num_bytes: int
-  sha256: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,28 +78,6 @@ class Manifest:
       ) from error
 
 
-def describe_file(
-  directory: epath.PathLike, path: epath.PathLike
-) -> StoredFile:
-  """Measures a file of the version in `directory`."""
-  return StoredFile(
-    path=epath.Path(path).relative_to(directory).as_posix(),
-    num_bytes=files.size(path),
-    sha256=sha256_of(path),
-  )
-
-
-def describe_folder(
-  directory: pathlib.Path, folder: pathlib.Path
-) -> tuple[StoredFile, ...]:
-  """Measures all files in a folder of the version in `directory`, by path."""
-  return tuple(
-    describe_file(directory, path)
-    for path in sorted(folder.rglob("*"))
-    if path.is_file()
-  )
-
-
 def embedder_hash(run: RunConfig, retriever: Params) -> str:
   """Returns a hash of all that a passage's vector depends on but its text.
 
@@ -130,54 +97,6 @@ def embedder_hash(run: RunConfig, retriever: Params) -> str:
     digest.update(f"{name} {values.dtype} {values.shape}".encode())
     digest.update(values.tobytes())
   return digest.hexdigest()
-
-
-def check_files(
-  directory: epath.PathLike, stored: Sequence[StoredFile], *, checksums: bool
-) -> None:
-  """Compares files with what a manifest says of them.
-
-  Raises:
-    ValueError: a size, or (with `checksums`) a checksum, differs, or a file
-      is gone; the message has both values.
-  """
-  for file in stored:
-    path = epath.Path(directory) / file.path
-    if damage := find_damage(path, file, checksums=checksums):
-      raise damage_error(directory, file, damage)
-
-
-def damage_error(
-  directory: epath.PathLike, stored: StoredFile, damage: str
-) -> ValueError:
-  """Returns the error to raise for a file of the version in `directory`."""
-  return ValueError(
-    f"{epath.Path(directory) / stored.path} is damaged: {damage}. `realm "
-    "build-index` makes the version anew."
-  )
-
-
-def find_damage(
-  path: epath.PathLike, stored: StoredFile, *, checksums: bool
-) -> str:
-  """Says how a file differs from what is known of it; "" if it does not."""
-  found: Any
-  expected: Any
-  try:
-    found, expected = files.size(path), stored.num_bytes
-  except FileNotFoundError:
-    found, expected = "absent", stored.num_bytes
-  if found == expected and checksums:
-    found, expected = sha256_of(path), stored.sha256
-  if found == expected:
-    return ""
-  return f"{found}, where the manifest says {expected}"
-
-
-def sha256_of(path: epath.PathLike) -> str:
-  """The SHA-256 of a file's bytes, in hexadecimal."""
-  with epath.Path(path).open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def library_versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ import os
 
 from etils import epath
 
-from realm_jax import checkpoints
+from realm_jax import checkpoints, files
 from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
@@ -50,7 +50,7 @@ def use_corpus(
   move = Move(
     number=len(moves),
     from_step=_first_step(workdir, run, corpora, from_step),
-    directory=os.path.abspath(corpus.directory),
+    directory=files.absolute(corpus.directory),
     fingerprint=corpus.fingerprint,
   )
   write_move(workdir, move)

@@ -14,11 +14,13 @@ from etils import epath
 from jaxtyping import Float32, Int
 import numpy as np
 
+from realm_jax.checksums import StoredFile
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.corpus_edits import unchanged_rows
-from realm_jax.index import damage, mirror, store
+from realm_jax.index import damage, store
 from realm_jax.index.embeddings import Embeddings
-from realm_jax.index.manifest import Manifest, StoredFile
+from realm_jax.index.manifest import Manifest
+from realm_jax.mirror import VERSIONS, HostCopy
 
 _log = logging.getLogger(__name__)
 PASSAGES_FILE = "passages.npy"  # u64[N]: a hash of what was embedded.
@@ -66,19 +68,19 @@ def known_vectors(
   """Returns what the newest version of the same embedder knows, if any is."""
   for version in reversed(store.list_versions(workdir)):
     directory = store.index_folder(workdir) / version
+    copy = HostCopy(VERSIONS, directory)
     try:
       with damage.reporting(directory):
         manifest = Manifest.read(directory)
       if manifest.embedder_hash != embedder_hash:
         continue
-      with mirror.in_use(directory):
+      with copy.in_use():
         with damage.reporting(directory):
           # What is copied must be what was published.
-          mirror.fetch(directory, _needed(manifest), checksums=True)
-        local = mirror.folder(directory)
+          copy.fetch(_needed(manifest), checksums=True)
         # What is mapped stays readable when its file is removed.
-        embeddings = store.open_embeddings(local, manifest)
-        hashes = np.load(local / PASSAGES_FILE)
+        embeddings = store.open_embeddings(copy.folder, manifest)
+        hashes = np.load(copy.folder / PASSAGES_FILE)
     except (FileNotFoundError, damage.VersionDamaged) as error:
       # Pruned just now, or of no use.
       _log.info("Vectors of %s are not copied: %s", version, error)

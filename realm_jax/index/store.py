@@ -8,7 +8,8 @@
                  /readers/<version>/…                 leases of who has it open
 
 A directory without a manifest is not there for readers. `drafts` and
-`publish` write. Where the workdir is a URL, `mirror` has the files.
+`publish` write. Where the workdir is a URL, readers work on
+copies (`mirror`).
 """
 
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ import numpy as np
 from realm_jax import files, sharding
 from realm_jax.config import RetrievalConfig, RunConfig
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.index import damage, lease, mirror
+from realm_jax.index import damage, lease
 from realm_jax.index.device import DeviceIndex
 from realm_jax.index.drafts import read_params
 from realm_jax.index.embeddings import Embeddings
@@ -33,6 +34,7 @@ from realm_jax.index.exact import ExactIndex
 from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.scann_backend import ScannParameters, load_scann
 from realm_jax.index.search import Index
+from realm_jax.mirror import VERSIONS, HostCopy
 from realm_jax.shapes import Params
 
 # Beyond this, reading everything twice would delay an open by seconds: sizes
@@ -141,17 +143,17 @@ def open_version(
       f"{directory} is not a published index version. Published: "
       f"{list_versions(workdir)}."
     )
+  copy = HostCopy(VERSIONS, directory)
   with contextlib.ExitStack() as stack:
     # Before anything is read: what is half read must not be deleted either.
     stack.enter_context(lease.reading(readers_folder(workdir, version)))
-    stack.enter_context(mirror.in_use(directory))
+    stack.enter_context(copy.in_use())
     with damage.reporting(directory):
       manifest = Manifest.read(directory)
       total = sum(file.num_bytes for file in manifest.files)
-      mirror.fetch(directory, manifest.files, checksums=total <= CHECKSUM_BYTES)
+      copy.fetch(manifest.files, checksums=total <= CHECKSUM_BYTES)
     _check_belongs(manifest, run, corpus)
-    local = mirror.folder(directory)
-    opened = open_files(local, manifest, corpus, run.retrieval)
+    opened = open_files(copy.folder, manifest, corpus, run.retrieval)
     weakref.finalize(opened, stack.pop_all().close)
   return opened
 

@@ -314,8 +314,9 @@ def test_max_pieces_has_bounds(tmp_path, tiny_tokenizer):
     _build(tmp_path / "c", tiny_tokenizer, tiny_documents(), 7)
 
 
-def test_a_url_is_refused(tiny_tokenizer):
-  with pytest.raises(ValueError, match="gs://bucket/corpus is a URL"):
-    PassageCorpus.open("gs://bucket/corpus")
-  with pytest.raises(ValueError, match="gs://bucket/corpus is a URL"):
-    _build("gs://bucket/corpus", tiny_tokenizer, _documents("A text."))
+def test_a_damaged_file_is_named(tmp_path, tiny_tokenizer):
+  _build(tmp_path / "c", tiny_tokenizer, tiny_documents())
+  path = tmp_path / "c" / "tokens.bin"
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(ValueError, match=f"{path} is damaged.*repare it again"):
+    PassageCorpus.open(tmp_path / "c")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from realm_jax import checkpoints, config, files
+from realm_jax.checksums import describe_file
 from realm_jax.config import (
   BertConfig,
   DataConfig,
@@ -28,7 +29,7 @@ from realm_jax.index import drafts, store
 from realm_jax.index import publish as publishing
 from realm_jax.index.corpora import Move
 from realm_jax.index.lease import LeaseObserver, Leases
-from realm_jax.index.manifest import Manifest, describe_file
+from realm_jax.index.manifest import Manifest
 from realm_jax.models.embedder import Embedder
 
 NUM_PASSAGES = 60

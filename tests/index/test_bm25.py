@@ -93,8 +93,8 @@ def test_k_below_one_is_refused(source):
 
 def test_what_is_sound_is_opened_and_not_made_again(corpus):
   Bm25Index.open(corpus)
-  corpus.directory.chmod(0o555)  # A corpus of others may be read-only.
-  manifest = corpus.directory / "bm25" / "MANIFEST.json"
+  corpus.folder.chmod(0o555)  # A corpus of others may be read-only.
+  manifest = corpus.folder / "bm25" / "MANIFEST.json"
   before = manifest.stat().st_mtime_ns
   assert Bm25Index.open(corpus).search(["Lima"], 1).ids[0, 0] == 2
   assert manifest.stat().st_mtime_ns == before
@@ -141,10 +141,10 @@ def change(**fields):
 )
 def test_what_is_damaged_or_of_something_else_is_made_anew(corpus, damage):
   first = Bm25Index.open(corpus).search(["the capital of Italy"], 5)
-  damage(corpus.directory / "bm25")
+  damage(corpus.folder / "bm25")
   again = Bm25Index.open(corpus).search(["the capital of Italy"], 5)
   np.testing.assert_array_equal(first.scores, again.scores)
-  assert not bm25._flaw(corpus.directory / "bm25", corpus)
+  assert not bm25._flaw(corpus.folder / "bm25", corpus)
 
 
 _KILLED = """
@@ -159,9 +159,9 @@ bm25.Bm25Index.open(PassageCorpus.open(sys.argv[1]))
 
 
 def test_a_builder_that_was_killed_leaves_nothing_that_is_read(corpus):
-  command = [sys.executable, "-c", _KILLED, str(corpus.directory)]
+  command = [sys.executable, "-c", _KILLED, str(corpus.folder)]
   assert subprocess.run(command, check=False).returncode == 9
-  assert (corpus.directory / ".bm25.draft").exists()
-  assert not (corpus.directory / "bm25").exists()
+  assert (corpus.folder / ".bm25.draft").exists()
+  assert not (corpus.folder / "bm25").exists()
   assert Bm25Index.open(corpus).search(["Lima"], 1).ids[0, 0] == 2
-  assert not (corpus.directory / ".bm25.draft").exists()
+  assert not (corpus.folder / ".bm25.draft").exists()

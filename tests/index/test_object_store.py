@@ -3,9 +3,6 @@
 
 import dataclasses
 import gc
-import os
-import subprocess
-import sys
 import time
 
 from etils import epath
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 
 from realm_jax import config, files
-from realm_jax.index import drafts, mirror, retention, reuse, store
+from realm_jax.index import drafts, retention, reuse, store
 from realm_jax.index import publish as publishing
 from realm_jax.index.builder import build_index
 from realm_jax.index.corpora import Corpora, open_corpora
@@ -22,6 +19,7 @@ from realm_jax.index.lease import LeaseObserver, Leases
 from realm_jax.index.manifest import MANIFEST, Manifest
 from realm_jax.index.move import use_corpus
 from realm_jax.index.verify import VersionRefused
+from realm_jax.mirror import VERSIONS, HostCopy
 from tests.index.conftest import DIM, draft, publish, save_checkpoints
 
 
@@ -35,10 +33,8 @@ def directory_of(url, version):
   return store.index_folder(url) / version
 
 
-def copies(tmp_path):
-  return sorted(
-    path.name[:8] for path in (tmp_path / "cache/versions").iterdir()
-  )
+def copied(directory):
+  return HostCopy(VERSIONS, directory).folder
 
 
 def test_a_version_opens_as_it_was_written(url, run, corpus):
@@ -93,7 +89,7 @@ def test_what_a_reader_has_open_stays(url, run, corpus):
 def test_a_damaged_copy_is_fetched_again(url, run, corpus):
   version = publish(url, 20, corpus)
   directory = directory_of(url, version)
-  shard = mirror.folder(directory) / Manifest.read(directory).shards[0]
+  shard = copied(directory) / Manifest.read(directory).shards[0]
   store.open_version(url, version, run, corpus)
   whole = shard.read_bytes()
   for damaged in (whole[:-1], whole[:-1] + b"\0"):
@@ -117,60 +113,7 @@ def test_what_is_damaged_in_the_store_is_never_served(
     store.open_version(url, version, run, corpus)
   with pytest.raises(ValueError, match=f"{path} is damaged"):
     store.verify_checksums(url, version)
-  assert list(mirror.folder(directory).rglob("*.npy")) == []
-
-
-def test_a_host_fetches_a_version_once(url, run, corpus, tmp_path, monkeypatch):
-  version = publish(url, 20, corpus)
-  monkeypatch.setenv("REALM_CACHE", str(tmp_path / "another host"))
-  fetched = []
-  monkeypatch.setattr(
-    files,
-    "download",
-    lambda source, path, download=files.download: (
-      fetched.append(source.name),
-      download(source, path),
-    ),
-  )
-  store.open_version(url, version, run, corpus)
-  assert len(fetched) == 2
-  (mirror.folder(directory_of(url, version)) / fetched[1]).unlink()
-  store.open_version(url, version, run, corpus)
-  assert fetched[2:] == fetched[1:2]
-
-
-_FETCHING = """
-import sys
-from realm_jax import files
-from realm_jax.index import mirror
-from realm_jax.index.manifest import Manifest
-
-download = files.download
-def counted(source, path):
-  print(source.name, flush=True)
-  download(source, path)
-files.download = counted
-with mirror.in_use(sys.argv[1]):
-  manifest = Manifest.read(sys.argv[1])
-  mirror.fetch(sys.argv[1], manifest.files, checksums=True)
-  assert len(list(mirror.folder(sys.argv[1]).rglob("*.npy"))) == 60
-"""
-
-
-def test_processes_of_a_host_fetch_each_file_once(
-  url, corpus, tmp_path, monkeypatch
-):
-  version = publish(url, 20, corpus, shard_passages=1)
-  monkeypatch.setenv("REALM_CACHE", str(tmp_path / "another host"))
-  command = [sys.executable, "-c", _FETCHING, str(directory_of(url, version))]
-  processes = [
-    subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for _ in range(2)
-  ]
-  fetched = [process.communicate()[0].split() for process in processes]
-  assert [process.returncode for process in processes] == [0, 0]
-  assert len({*fetched[0], *fetched[1]}) == 61
-  assert len(fetched[0]) + len(fetched[1]) == 61
+  assert list(copied(directory).rglob("*.npy")) == []
 
 
 def test_copies_that_nobody_uses_go_when_another_is_used(
@@ -182,17 +125,9 @@ def test_copies_that_nobody_uses_go_when_another_is_used(
   held = store.open_version(url, first, run, corpus)
   store.open_version(url, second, run, corpus)
   gc.collect()
-
-  def leases():
-    # Unlike a glob, this takes no folder amiss that goes meanwhile.
-    return [name for *_, names in os.walk(cache / "readers") for name in names]
-
-  # A finaliser only asks for the lease to be dropped.
-  while len(leases()) > 1:
-    time.sleep(0.01)
   store.open_version(url, third, run, corpus)
-  left = sorted(path.name for path in (cache / "versions").iterdir())
-  assert [name.rsplit("-", 1)[0] for name in left] == [first, third]
+  left = sorted(cache.glob("versions/*/"))
+  assert [path.name.rsplit("-", 1)[0] for path in left] == [first, third]
   assert held.embeddings.shape == (len(corpus), DIM)
 
 
@@ -275,3 +210,36 @@ def test_a_run_moves_to_another_corpus(workdir, run, corpus, edited_corpus):
     workdir, version, run, corpora.of_version(version)
   )
   assert len(opened.embeddings) == len(edited_corpus)
+
+
+@pytest.mark.parametrize(
+  "place", ["nfs", pytest.param("s3_url", marks=pytest.mark.slow)]
+)
+def test_versions_of_other_places_are_copied_too(
+  place, request, run, corpus, tmp_path, monkeypatch
+):
+  workdir = epath.Path(request.getfixturevalue(place)) / "run"
+  version = publish(workdir, 20, corpus, shard_passages=7)
+  assert store.list_versions(workdir) == [version]
+  monkeypatch.setenv("REALM_CACHE", str(tmp_path / "another host"))
+  opened = store.open_version(workdir, version, run, corpus)
+  embs = np.random.default_rng(20).normal(size=(len(corpus), DIM))
+  np.testing.assert_array_equal(np.asarray(opened.embeddings), np.float32(embs))
+  assert len(list((tmp_path / "another host").rglob("*.npy"))) == 9
+  drafts.discard(directory_of(workdir, version))
+  assert not list((tmp_path / "another host").rglob("*.npy"))
+  assert store.list_versions(workdir) == []
+
+
+def test_a_builder_works_on_a_copy_of_a_network_workdir(nfs, run, corpus):
+  workdir = nfs / "run"
+  workdir.mkdir(parents=True)
+  (workdir / "config.json").write_text(config.dumps(run))
+  save_checkpoints(workdir, run, [10])
+  [version] = build_index(workdir)
+  manifest = Manifest.read(directory_of(workdir, version))
+  assert set(files.sizes(directory_of(workdir, version))) == {
+    MANIFEST,
+    *(file.path for file in manifest.files),
+  }
+  store.verify_checksums(workdir, version)
