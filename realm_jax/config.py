@@ -101,7 +101,7 @@ class LengthConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-  """Paths of what a run reads."""
+  """Paths of what a run reads, or URLs of object stores."""
 
   tokenizer: str = ""  # Folder or hub name.
   corpus: str = ""  # A PassageCorpus directory.

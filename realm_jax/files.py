@@ -8,6 +8,7 @@ differs between the two is here; all else uses `epath.Path` for both.
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -158,16 +159,44 @@ def download(source: epath.PathLike, path: pathlib.Path) -> None:
   Raises:
     FileNotFoundError: there is no `source`.
   """
-  store, key = _store(source)
-  num_bytes = size(source)
   with path.open("ab") as file:
-    for start in range(file.tell(), num_bytes, _RANGES * _RANGE_BYTES):
-      stop = min(start + _RANGES * _RANGE_BYTES, num_bytes)
-      # At the same time: a store answers each request slowly, and many fast.
-      starts = list(range(start, stop, _RANGE_BYTES))
-      stops = [*starts[1:], stop]
-      keys = [key] * len(starts)
-      file.writelines(store.cat_ranges(keys, starts, stops, on_error="raise"))
+    file.writelines(read(source, file.tell()))
+
+
+def read(path: epath.PathLike, start: int = 0) -> Iterator[bytes]:
+  """Yields a file's bytes from `start` on, in pieces of bounded size.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  store, key = _store(path)
+  num_bytes = size(path)
+  for first in range(start, num_bytes, _RANGES * _RANGE_BYTES):
+    stop = min(first + _RANGES * _RANGE_BYTES, num_bytes)
+    # At the same time: a store answers each request slowly, and many fast.
+    starts = list(range(first, stop, _RANGE_BYTES))
+    stops = [*starts[1:], stop]
+    yield from store.cat_ranges(
+      [key] * len(starts), starts, stops, on_error="raise"
+    )
+
+
+def state(path: epath.PathLike) -> str:
+  """Returns what is another when a file was written anew.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  store, key = _store(path)
+  return store.ukey(key)[:16]
+
+
+def matching(pattern: str) -> list[str]:
+  """Returns the files of a pattern ("*.jsonl"), by name; of a URL, URLs."""
+  if not is_url(pattern):
+    return sorted(glob.glob(pattern))
+  store, key = _store(pattern)
+  return sorted(store.unstrip_protocol(path) for path in store.glob(key))
 
 
 def cache() -> pathlib.Path:

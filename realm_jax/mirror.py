@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This host's copies of folders that lie elsewhere.
+"""This host's copies of what lies elsewhere.
 
     $REALM_CACHE/corpora/<name>-<hash of its place>/…     as it is there
                                                /.fetching a lock: who copies
                                               .lock       who uses it
-                /versions/…                               likewise
+                /versions/…, /files/…                     likewise
 
 Arrays are memory-mapped, and searchers read files by name. So what lies in an
 object store, or below $REALM_COPY (where a file system of the network is
@@ -18,10 +18,13 @@ index version as soon as another is taken in use: each is superseded soon.
 """
 
 from collections.abc import Iterator, Sequence
+import concurrent.futures
 import contextlib
 import dataclasses
 import errno
 import fcntl
+import itertools
+import json
 import os
 import pathlib
 import shutil
@@ -29,7 +32,12 @@ import shutil
 from etils import epath
 
 from realm_jax import files
-from realm_jax.checksums import StoredFile, check_files, find_damage
+from realm_jax.checksums import (
+  StoredFile,
+  check_files,
+  describe_file,
+  find_damage,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +53,7 @@ CORPORA = Kind("corpora", "Copy or prepare it again.")
 VERSIONS = Kind(
   "versions", "`realm build-index` makes the version anew.", superseded=True
 )
+_FILES = Kind("files", "It changed while it was copied: try again.")
 
 
 def is_copied(path: epath.PathLike) -> bool:
@@ -67,14 +76,21 @@ class HostCopy:
     is_copy: whether the two differ.
   """
 
-  def __init__(self, kind: Kind, source: epath.PathLike) -> None:
-    """Copies nothing yet."""
+  def __init__(
+    self, kind: Kind, source: epath.PathLike, part: str = ""
+  ) -> None:
+    """Copies nothing yet.
+
+    Args:
+      kind: of the folder.
+      source: the folder.
+      part: names what is copied of it; "" for all.
+    """
     self._kind, self.source = kind, epath.Path(source)
     self.is_copy = is_copied(source)
+    place = "/".join(filter(None, [files.absolute(source), part]))
     self.folder = (
-      files.cached(kind.name, files.absolute(source))
-      if self.is_copy
-      else pathlib.Path(source)
+      files.cached(kind.name, place) if self.is_copy else pathlib.Path(source)
     )
 
   @contextlib.contextmanager
@@ -129,11 +145,12 @@ class HostCopy:
       shutil.rmtree(self.folder, ignore_errors=True)
 
   def _not_intact(self, stored: Sequence[StoredFile]) -> list[StoredFile]:
-    return [
-      file
-      for file in stored
-      if find_damage(self.folder / file.path, file, checksums=True)
-    ]
+    def damage(file: StoredFile) -> str:
+      return find_damage(self.folder / file.path, file, checksums=True)
+
+    # Hashing holds no lock: several cores do it.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      return list(itertools.compress(stored, pool.map(damage, stored)))
 
   def _fetch(self, file: StoredFile) -> None:
     path = self.folder / file.path
@@ -165,6 +182,35 @@ class HostCopy:
         f"{files.cache()} has room for {free:,}: set REALM_CACHE to a folder "
         "on a larger disk",
       )
+
+
+@contextlib.contextmanager
+def local_file(path: epath.PathLike) -> Iterator[pathlib.Path]:
+  """Yields where this host has a file: there, or in a copy.
+
+  A file that is written anew is copied anew. What is mapped stays readable.
+
+  Raises:
+    FileNotFoundError: there is none.
+    OSError: there is no room for it on this host.
+    ValueError: it was written while it was copied.
+  """
+  if not is_copied(path):
+    yield pathlib.Path(path)
+    return
+  path = epath.Path(path)
+  part = f"{path.name}@{files.state(path)}"
+  copy = HostCopy(_FILES, path.parent, part)
+  with copy.in_use():
+    # No manifest came with it: it is read twice, alike.
+    note = copy.folder / ".stored.json"
+    with _locked(copy.folder / ".describing"):
+      if not note.exists():
+        known = describe_file(path.parent, path)
+        files.write_whole(note, json.dumps(dataclasses.asdict(known)))
+    known = StoredFile(**json.loads(note.read_text()))
+    copy.fetch([known], checksums=True)
+    yield copy.folder / known.path
 
 
 def _partial(path: pathlib.Path) -> pathlib.Path:

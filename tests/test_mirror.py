@@ -13,7 +13,13 @@ import pytest
 
 from realm_jax import files
 from realm_jax.checksums import StoredFile, describe_folder
-from realm_jax.mirror import CORPORA, VERSIONS, HostCopy, is_copied
+from realm_jax.mirror import (
+  CORPORA,
+  VERSIONS,
+  HostCopy,
+  is_copied,
+  local_file,
+)
 
 SIZES = {"a.bin": 300_000, "deep/b.bin": 70_000, "empty": 0}
 
@@ -145,7 +151,7 @@ def test_a_killed_copy_is_gone_on_with(place, tmp_path, downloads):
   stored = lay(place / "corpus", tmp_path, {"big": 4_000_000, "next": 10})
   partial = HostCopy(CORPORA, place / "corpus").folder / ".big.partial"
   process = start(place / "corpus", stored, range_bytes=256)
-  while not (partial.exists() and partial.stat().st_size > 20_000):
+  while not (partial.exists() and partial.stat().st_size > 5_000):
     assert process.poll() is None
     time.sleep(0.001)
   process.kill()
@@ -208,3 +214,37 @@ def test_a_full_disk_loses_copies_that_nobody_uses_and_says_what_it_lacks(
       fetch(nfs / "three", [huge])
     assert one.exists()
     assert not two.exists()
+
+
+def test_a_file_is_copied_once_and_anew_when_it_was_written_anew(
+  place, downloads
+):
+  for content in ("old", "new"):
+    place.mkdir(parents=True, exist_ok=True)
+    files.write_whole(place / "texts.jsonl", content)
+    for _ in range(2):
+      with local_file(place / "texts.jsonl") as local:
+        assert local.read_text() == content
+  assert downloads == [("texts.jsonl", 0)] * 2
+
+
+def test_a_copied_file_is_mended(nfs):
+  nfs.mkdir()
+  (nfs / "texts.jsonl").write_text("good")
+  for _ in range(2):
+    with local_file(nfs / "texts.jsonl") as local:
+      assert local.read_text() == "good"
+      local.write_text("bad!")
+
+
+def test_a_file_that_is_not_there_is_named(place):
+  with (
+    pytest.raises(FileNotFoundError, match=r"none\.jsonl"),
+    local_file(place / "none.jsonl"),
+  ):
+    pass
+
+
+def test_a_file_of_this_host_is_used_where_it_is(nfs, tmp_path):
+  with local_file(tmp_path / "texts.jsonl") as local:
+    assert local == tmp_path / "texts.jsonl"

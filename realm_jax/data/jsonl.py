@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 
+from realm_jax.mirror import local_file
+
 _SCAN_BYTES = 1 << 26
 _CHECKED_RECORDS = 100_000  # Seconds, not minutes.
 
@@ -72,9 +74,9 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
 
 
 def _all_lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
-  is_gzip = str(path).endswith(".gz")
+  opener = gzip.open if str(path).endswith(".gz") else open
   number = 0
-  with gzip.open(path, "rb") if is_gzip else open(path, "rb") as file:
+  with local_file(path) as local, opener(local, "rb") as file:
     try:
       for number, line in enumerate(file, start=1):  # noqa: B007
         yield line
@@ -127,7 +129,7 @@ class JsonLines:
   def _load(self) -> bytes | mmap.mmap:
     if self.path.endswith(".gz"):
       return b"".join(_all_lines(self.path))
-    with open(self.path, "rb") as file:
+    with local_file(self.path) as local, local.open("rb") as file:
       if os.fstat(file.fileno()).st_size == 0:
         return b""  # Which cannot be mapped.
       return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -34,11 +34,11 @@ class _Records(Protocol):
 class Questions:
   """The questions of a source, by number.
 
-  A source is a file of JSONL, plain or .gz, or a split of TensorFlow Datasets
-  ("tfds:natural_questions_open/train"; see `TfdsRecords`). A line of JSONL is
-  {"question", "answers": [..]}, or with "answers_regex" in place of
-  "answers"; and it may name, as "passage_uid" or "passage_id", the passage
-  that the question is about.
+  A source is a file of JSONL, plain or .gz, which may be in a store, or a
+  split of TensorFlow Datasets ("tfds:natural_questions_open/train"; see
+  `TfdsRecords`). A line of JSONL is {"question", "answers": [..]}, or with
+  "answers_regex" in place of "answers"; and it may name, as "passage_uid" or
+  "passage_id", the passage that the question is about.
 
   "#orqa_train" or "#orqa_dev" at a source's end selects that part of ORQA's
   split of it.

@@ -2,20 +2,23 @@
 """Readers of documents: each streams `Document`s from files of one kind."""
 
 from collections.abc import Callable, Iterator
-import glob
+import contextlib
 import itertools
 import os
 import pathlib
 import re
 
+from etils import epath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from realm_jax import files
 from realm_jax.data import wiki
 from realm_jax.data.jsonl import parse_object, read_lines
 from realm_jax.data.records import Document
 from realm_jax.data.tfds_records import PREFIX, open_split
 from realm_jax.data.tfrecord import read_records
+from realm_jax.mirror import local_file
 
 _PARQUET_ROWS = 1024
 _FACTBOOK = "factbook"
@@ -39,7 +42,8 @@ def read_documents(source: str) -> Iterator[Document]:
       .xml: a MediaWiki dump's articles, whose uids are their pages' numbers;
       .tfr: ORQA's released blocks.tfr, beside its titles.tfr; a block's uid is
       its number there, from 0.
-      .jsonl, .txt and .xml may be packed (.gz, and .xml as .bz2).
+      .jsonl, .txt and .xml may be packed (.gz, and .xml as .bz2). All may be
+      in a store.
       "tfds:wikipedia/<config>/<split>" is TFDS' set of that name, or any other
       with a title and a text.
 
@@ -56,7 +60,7 @@ def read_documents(source: str) -> Iterator[Document]:
 
 def source_paths(source: str) -> list[str]:
   """Returns the names of what a source is made of, in their order."""
-  return sorted(glob.glob(source)) or [source]
+  return files.matching(source) or [source]
 
 
 def source_files(source: str) -> list[list[str | int]]:
@@ -68,7 +72,7 @@ def source_files(source: str) -> list[list[str | int]]:
   if source == _FACTBOOK or source.startswith(PREFIX):
     return [[source, 0]]
   paths = source_paths(source)
-  return [[os.path.abspath(path), os.path.getsize(path)] for path in paths]
+  return [[files.absolute(path), files.size(path)] for path in paths]
 
 
 def read_raw(path: str) -> Iterator[Raw]:
@@ -156,11 +160,12 @@ def to_document(found: dict[str, object], where: str) -> Document:
 
 
 def _read_parquet(path: str) -> Iterator[Document]:
-  try:
-    file = pq.ParquetFile(path)
-  except pa.ArrowInvalid as error:
-    raise ValueError(f"{path}: not a Parquet file: {error}") from error
-  with file:
+  with contextlib.ExitStack() as stack:
+    local = stack.enter_context(local_file(path))
+    try:
+      file = stack.enter_context(pq.ParquetFile(local))
+    except pa.ArrowInvalid as error:
+      raise ValueError(f"{path}: not a Parquet file: {error}") from error
     if "text" not in file.schema_arrow.names:
       raise ValueError(
         f"{path}: no column 'text'; the columns are {file.schema_arrow.names}."
@@ -197,7 +202,7 @@ def _to_paragraph(name: str, lines: list[str], where: str) -> Document:
 def _read_orqa_blocks(path: str) -> Iterator[Document]:
   folder, name = os.path.split(path)
   beside = os.path.join(folder, name.replace("blocks", "titles"))
-  if name == os.path.basename(beside) or not os.path.exists(beside):
+  if name == os.path.basename(beside) or not epath.Path(beside).exists():
     raise FileNotFoundError(
       f"{path}: ORQA's blocks come with their titles in another file: name "
       "the one that is called blocks.tfr, and keep titles.tfr beside it."

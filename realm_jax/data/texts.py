@@ -3,11 +3,12 @@
 
 import bisect
 import itertools
-import pathlib
 from typing import Any, Protocol, runtime_checkable
 
+from etils import epath
 import numpy as np
 
+from realm_jax import files
 from realm_jax.data.jsonl import JsonLines
 from realm_jax.data.passages import content_uid
 from realm_jax.data.sources import source_paths
@@ -35,7 +36,8 @@ def open_texts(path: str) -> TextRecords:
   Args:
     path: a JSONL file; a folder that `realm tag-spans` has finished; or TFDS'
       salient_span_wikipedia: "tfds:salient_span_wikipedia/<config>/<split>",
-      or its files, by a name or pattern with ".tfrecord" in it.
+      or its files, by a name or pattern with ".tfrecord" in it. Files and
+      folders may be in a store.
 
   Raises:
     OSError: it cannot be opened.
@@ -45,12 +47,12 @@ def open_texts(path: str) -> TextRecords:
     return _TfdsTexts(path)
   if ".tfrecord" in path:
     return _chained([_ExampleFile(name) for name in source_paths(path)], path)
-  if pathlib.Path(path).is_dir():
-    return _open_folder(pathlib.Path(path))
+  if (folder := epath.Path(path)).is_dir():
+    return _open_folder(folder)
   return JsonLines(path)
 
 
-def _open_folder(folder: pathlib.Path) -> TextRecords:
+def _open_folder(folder: epath.Path) -> TextRecords:
   if not (folder / STATISTICS).exists():
     begun = (folder / SETTINGS).exists()
     raise ValueError(
@@ -60,7 +62,7 @@ def _open_folder(folder: pathlib.Path) -> TextRecords:
       "name a file."
     )
   # A part whose texts have no span has no line.
-  parts = [path for path in sorted(folder.glob(PARTS)) if path.stat().st_size]
+  parts = [path for path in sorted(folder.glob(PARTS)) if files.size(path)]
   return _chained([JsonLines(path) for path in parts], str(folder))
 
 

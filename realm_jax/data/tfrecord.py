@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 import google_crc32c
 
+from realm_jax.mirror import local_file
+
 _HEAD = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
@@ -30,7 +32,7 @@ def read_records(path: str) -> Iterator[bytes]:
     ValueError: it ends inside a record, or a checksum does not hold; names
       the file and the record, counted from 0.
   """
-  with open(path, "rb") as file:
+  with local_file(path) as local, local.open("rb") as file:
     number = 0
     while head := file.read(_HEAD.size):
       yield _read_record(file, head, f"{path}: record {number}")
@@ -50,7 +52,7 @@ class RecordFile:
     """
     self._path = path
     starts = array.array("q")
-    with open(path, "rb") as file:
+    with local_file(path) as local, local.open("rb") as file:
       size = os.fstat(file.fileno()).st_size
       # An empty file cannot be mapped.
       self._data: mmap.mmap | bytes = b""

@@ -10,11 +10,13 @@ import bz2
 from collections.abc import Iterator
 import gzip
 import io
+import pathlib
 import re
 from typing import Any, NamedTuple
 import xml.etree.ElementTree as ET
 
 from realm_jax.data.records import Document
+from realm_jax.mirror import local_file
 
 _BLOCK_BYTES = 1 << 20
 # MediaWiki allows 2 MiB a page; a crafted file must not fill the memory.
@@ -68,7 +70,7 @@ def read_pages(path: str) -> Iterator[RawPage]:
     ValueError: it ends inside a page, or a page is larger than MediaWiki
       allows.
   """
-  with _open(path) as file:
+  with local_file(path) as local, _open(local) as file:
     for number, page in enumerate(_split(file, path)):
       # A page that moved, or is no article: not worth handing on.
       head = page[:2048]
@@ -76,12 +78,12 @@ def read_pages(path: str) -> Iterator[RawPage]:
         yield RawPage(page, f"{path}: page {number}")
 
 
-def _open(path: str) -> io.BufferedIOBase:
-  if path.endswith(".bz2"):
+def _open(path: pathlib.Path) -> io.BufferedIOBase:
+  if path.suffix == ".bz2":
     return bz2.BZ2File(path)
-  if path.endswith(".gz"):
+  if path.suffix == ".gz":
     return gzip.GzipFile(path)
-  return open(path, "rb")
+  return path.open("rb")
 
 
 def _split(file: io.BufferedIOBase, path: str) -> Iterator[bytes]:

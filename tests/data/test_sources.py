@@ -2,6 +2,7 @@
 """Tests of realm_jax/data/sources.py."""
 
 import contextlib
+import dataclasses
 import gzip
 import json
 
@@ -10,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboardX.record_writer import RecordWriter
 
+from realm_jax import files
 from realm_jax.data.records import Document
 from realm_jax.data.sources import read_documents
+from tests.data.wiki_dump import page, write_dump
 
 
 def test_jsonl_plain_and_gzipped(tmp_path):
@@ -129,3 +132,24 @@ def test_blocks_and_titles_must_go_together(tmp_path):
   _write_records(tmp_path / "titles.tfr", "A", b"\xff")
   with pytest.raises(ValueError, match=r"titles\.tfr: record 1: not UTF-8"):
     list(read_documents(path))
+
+
+def test_files_in_a_store_are_read_as_those_of_a_folder(tmp_path, url):
+  row = json.dumps({"text": "One.", "uid": "a"}).encode()
+  (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(row))
+  (tmp_path / "b.txt").write_text("One.")
+  pq.write_table(pa.table({"text": ["One."]}), tmp_path / "c.parquet")
+  write_dump(tmp_path / "d.xml.bz2", [page(1, "T", "One is a number.")])
+  _write_records(tmp_path / "blocks.tfr", b"One.")
+  _write_records(tmp_path / "titles.tfr", b"T")
+  for path in tmp_path.iterdir():
+    files.upload(path, f"{url}/{path.name}")
+  for pattern in ("*.*z*", "b.txt", "*.parquet", "blocks.tfr"):
+    here = [
+      dataclasses.asdict(d) for d in read_documents(f"{tmp_path}/{pattern}")
+    ]
+    there = [dataclasses.asdict(d) for d in read_documents(f"{url}/{pattern}")]
+    assert here
+    for document in here:
+      document["origin"] = document["origin"].replace(str(tmp_path), url)
+    assert there == here

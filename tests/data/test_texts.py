@@ -9,6 +9,7 @@ from tensorboardX.record_writer import RecordWriter
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_generated_pb2
 
+from realm_jax import files
 from realm_jax.data import texts
 from realm_jax.data.passages import content_uid
 from realm_jax.data.pretrain import MaskedTexts, sentence_of
@@ -119,6 +120,22 @@ class MadeUpSalient(tfds.core.GeneratorBasedBuilder):
       0,
       {"title": "T", "text": _TEXT, "spans": spans, "sentences": of_sentences},
     )
+
+
+def test_texts_in_a_store_are_those_of_a_folder(tmp_path, url):
+  for name in ("a", "b"):
+    _write(tmp_path / f"{name}.tfrecord", [_example(_PUBLISHED, name)])
+  (tmp_path / "part-000000.jsonl").write_text('{"text": "One."}\n')
+  (tmp_path / "part-000001.jsonl").write_text('{"text": "Two."}\n')
+  (tmp_path / "STATISTICS.json").write_text("{}")
+  for path in tmp_path.iterdir():
+    files.upload(path, f"{url}/{path.name}")
+  for name in ("*.tfrecord", "part-000001.jsonl", ""):
+    here, there = (texts.open_texts(f"{at}/{name}") for at in (tmp_path, url))
+    assert [here[i] for i in range(len(here))] == [
+      there[i] for i in range(len(there))
+    ]
+    assert there.where(0).startswith(url)
 
 
 def test_a_prepared_set_is_read_by_its_name(tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run whose workdir is the URL of a store, with real processes."""
+"""A run whose workdir and data are in a store, with real processes."""
 
 import json
 import os
@@ -23,9 +23,12 @@ def folder(tmp_path, tiny_tokenizer, tiny_corpus):
 
 @pytest.mark.slow
 def test_a_killed_run_in_a_store_ends_as_one_in_a_directory(folder, url):
+  data = f"{url}-data"  # Copied there with any tool.
+  for name in files.sizes(folder):
+    files.upload(folder / name, f"{data}/{name}")
   workdir = epath.Path(url)
   undisturbed = launch(folder, folder / "undisturbed")
-  process = launch(folder, url)
+  process = launch(data, url)
   # Past the swap of step 12, and past the last checkpoint, of step 8.
   wait_for_step(process, workdir, 14)
   os.killpg(process.pid, signal.SIGKILL)
@@ -33,7 +36,7 @@ def test_a_killed_run_in_a_store_ends_as_one_in_a_directory(folder, url):
   finish(undisturbed)
   # Metrics come to the store late: it may have got beyond step 16, too.
   assert checkpoints.newest_step(url) in (8, 16)
-  finish(launch(folder, url))
+  finish(launch(data, url))
 
   assert schedule(url) == schedule(folder / "undisturbed")
   assert same_params(url, folder / "undisturbed")
