@@ -9,6 +9,7 @@ the processes that are missing are those that note an earlier one, or none.
 from collections.abc import Callable, Iterator
 import concurrent.futures
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -73,7 +74,7 @@ class Watchdog:
         self._noted = number
         # Whoever serves the store may be the one that is missing.
         with contextlib.suppress(jax.errors.JaxRuntimeError, TimeoutError):
-          self._ask(lambda number=number: self._note(number))
+          self._ask(functools.partial(self._note, number))
       if waited > self._wait_seconds:
         print(f"realm: {self._problem(number)}", file=sys.stderr, flush=True)
         os._exit(1)
