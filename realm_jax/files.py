@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -23,8 +24,12 @@ import fsspec
 fsspec.config.conf.setdefault("gs", {}).update(
   use_listings_cache=False, finalize_on_close=True
 )
+for _protocol in ("gs", "gcs"):
+  fsspec.register_implementation(_protocol, "realm_jax.gcs.Store", clobber=True)
 # TensorFlow, where it is installed, has a client of its own, with caches.
 os.environ.setdefault("EPATH_USE_TF", "false")
+# It raises what it logs, and whoever catches that says so in a line.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 def is_url(path: epath.PathLike) -> bool:

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "realm_jax"
 LAYERS = (
   ("shapes",),
   ("config",),
-  ("files", "cluster"),
+  ("files", "gcs", "cluster"),
   ("roll_call", "watchdog"),
   ("allocator", "sharding", "forward", "hosts", "checkpoints"),
   ("workdir",),
