@@ -11,6 +11,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -25,9 +26,13 @@ import fsspec
 fsspec.config.conf.setdefault("gs", {}).update(
   use_listings_cache=False, finalize_on_close=True
 )
+for _protocol in ("gs", "gcs"):
+  fsspec.register_implementation(_protocol, "realm_jax.gcs.Store", clobber=True)
 fsspec.config.conf.setdefault("s3", {}).update(use_listings_cache=False)
 # TensorFlow, where it is installed, has a client of its own, with caches.
 os.environ.setdefault("EPATH_USE_TF", "false")
+# It raises what it logs, and whoever catches that says so in a line.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 # What is fetched at a time, and held in memory: ranges, and bytes of each.
 _RANGES = 8
 _RANGE_BYTES = 1 << 23

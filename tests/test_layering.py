@@ -11,7 +11,7 @@ PACKAGE = ROOT / "realm_jax"
 LAYERS = (
   ("shapes",),
   ("config",),
-  ("files", "cluster"),
+  ("files", "gcs", "cluster"),
   ("checksums", "roll_call", "watchdog"),
   ("mirror",),
   ("allocator", "sharding", "forward", "hosts", "checkpoints"),

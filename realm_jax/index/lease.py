@@ -126,10 +126,10 @@ class Leases:
           self._write_all()
         else:
           self.drop(path)
-      except Exception:
+      except Exception as error:
         # A store out of reach, or a full disk: leases that others take for
         # dead cost work done twice. A dead thread would lose them for good.
-        _log.warning("Leases could not be renewed", exc_info=True)
+        _log.warning("Leases could not be renewed: %s", error)
 
   def _write_all(self) -> None:
     with self._lock:
