@@ -27,7 +27,12 @@ fsspec.config.conf.setdefault("gs", {}).update(
   use_listings_cache=False, finalize_on_close=True
 )
 for _protocol in ("gs", "gcs"):
-  fsspec.register_implementation(_protocol, "realm_jax.gcs.Store", clobber=True)
+  fsspec.register_implementation(
+    _protocol,
+    "realm_jax.gcs.Store",
+    clobber=True,
+    errtxt="gs:// needs gcsfs: pip install 'realm-jax[gcs]'.",
+  )
 fsspec.config.conf.setdefault("s3", {}).update(use_listings_cache=False)
 # TensorFlow, where it is installed, has a client of its own, with caches.
 os.environ.setdefault("EPATH_USE_TF", "false")
