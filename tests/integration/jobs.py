@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainers and builders as processes, and a reader that watches them."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -46,6 +47,17 @@ def write_data(
   """Puts what `tiny_run.py` reads in a folder."""
   tokenizer.save(folder / "tokenizer")
   shutil.copytree(corpus.directory, folder / "corpus")
+
+
+def write_questions(folder: pathlib.Path, corpus: PassageCorpus) -> None:
+  """Puts there what `tiny_run.py` fine-tunes on."""
+  with (folder / "questions.jsonl").open("w") as file:
+    for row in range(40):
+      passage = corpus.passage(row)
+      answer = passage.text.split()[5].strip(".")
+      question = f"What is the capital of {passage.title}?"
+      line = {"question": question, "answers": [answer]}
+      file.write(json.dumps(line) + "\n")
 
 
 class Jobs:
@@ -220,9 +232,10 @@ def content(versions: dict[str, Manifest]) -> dict[str, tuple]:
 def final_params(workdir: epath.PathLike) -> dict[str, object]:
   """The parameters that a run ended with."""
   step = checkpoints.newest_step(workdir)
+  fine_tuned = workdirs.load(workdir).stage == "openqa"
   return {
     name: checkpoints.restore_params(workdir, step, name)
-    for name in ("retriever", "encoder")
+    for name in ("retriever", "reader" if fine_tuned else "encoder")
   }
 
 

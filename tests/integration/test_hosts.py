@@ -3,17 +3,12 @@
 
 import collections
 import contextlib
-import json
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
-import jax
-import numpy as np
 import psutil
 import pytest
 
@@ -22,11 +17,18 @@ from realm_jax.train.metrics import METRICS_FILE
 from tests.integration.jobs import (
   CONFIG,
   PATIENCE_SECONDS,
-  ROOT,
-  final_params,
   same_params,
   schedule,
   write_data,
+)
+from tests.integration.processes import (
+  assert_same_run,
+  finish,
+  losses,
+  records,
+  start,
+  swaps,
+  wait_for,
 )
 
 LAST_STEP = 14
@@ -66,19 +68,6 @@ def started():
     process.wait()
 
 
-def start(log, module, *arguments, **environment):
-  with log.open("a") as output:
-    return subprocess.Popen(
-      [sys.executable, "-m", *module, *arguments],
-      cwd=ROOT,
-      env=os.environ | environment,
-      stdout=output,
-      stderr=output,
-      # A process group of its own, so that all of it can be killed.
-      start_new_session=True,
-    )
-
-
 def run_flags(data, workdir):
   return [f"--config={CONFIG}:realm,{data}", f"--workdir={workdir}", *FLAGS]
 
@@ -92,11 +81,6 @@ def launch(data, workdir, trainers, *flags, **environment):
     *flags,
     **environment,
   )
-
-
-def finish(process, workdir, code=0):
-  found = process.wait(PATIENCE_SECONDS)
-  assert found == code, workdir.with_suffix(".log").read_text()
 
 
 def join(data, workdir, modules, *flags):
@@ -118,54 +102,12 @@ def join(data, workdir, modules, *flags):
   ]
 
 
-def wait_for(condition, process):
-  deadline = time.monotonic() + PATIENCE_SECONDS
-  while not condition():
-    assert process.poll() is None
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
-
-
-def records(workdir):
-  if not (workdir / METRICS_FILE).exists():
-    return []
-  lines = (workdir / METRICS_FILE).read_text().splitlines(keepends=True)
-  return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def losses(workdir):
-  return [line["loss"] for line in records(workdir) if "loss" in line]
-
-
-def swaps(workdir):
-  """(first step, checkpoint step) of each swap, as process 0 logged it."""
-  return [
-    (int(line["swap/first_step"]), int(line["swap/checkpoint_step"]))
-    for line in records(workdir)
-    if "swap/first_step" in line
-  ]
-
-
 def swaps_told(log):
   """The same, as another process printed it."""
   told = re.findall(
     r"step (\d+): swapped in the index of step\s(\d+)", log.read_text()
   )
   return [(int(first), int(checkpoint)) for first, checkpoint in told]
-
-
-def assert_same_run(workdir, wanted):
-  """That two runs differ by rounding alone."""
-  assert schedule(workdir) == schedule(wanted)
-  np.testing.assert_allclose(losses(workdir), losses(wanted), rtol=2e-3)
-  found, params = flat(final_params(workdir)), flat(final_params(wanted))
-  # As a whole: where a gradient is all but zero, Adam makes steps of rounding.
-  off = np.linalg.norm(found - params) / np.linalg.norm(params)
-  assert off < 5e-3
-
-
-def flat(params):
-  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
 
 
 def members(folder, present, seconds, late):

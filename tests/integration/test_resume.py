@@ -20,6 +20,7 @@ from tests.integration.jobs import (
   same_params,
   schedule,
   write_data,
+  write_questions,
 )
 
 
@@ -27,13 +28,7 @@ from tests.integration.jobs import (
 def folder(tmp_path_factory, tiny_tokenizer, tiny_corpus):
   root = tmp_path_factory.mktemp("run")
   write_data(root, tiny_tokenizer, tiny_corpus)
-  with (root / "questions.jsonl").open("w") as file:
-    for row in range(40):
-      passage = tiny_corpus.passage(row)
-      answer = passage.text.split()[5].strip(".")
-      question = f"What is the capital of {passage.title}?"
-      line = {"question": question, "answers": [answer]}
-      file.write(json.dumps(line) + "\n")
+  write_questions(root, tiny_corpus)
   return root
 
 
