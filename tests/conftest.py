@@ -25,6 +25,7 @@ import pytest
 
 from realm_jax.data import corpus, tokenize
 from realm_jax.data.records import Document
+from tests import gcs_server
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -91,12 +92,8 @@ def store_url():
   )
   address = f"http://127.0.0.1:{port}"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("STORAGE_EMULATOR_HOST", address)
-    patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-    # Nothing is to be asked of Google, from a machine that may be offline.
-    patch.setenv("NO_GCE_CHECK", "true")
-    patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
-    patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    for name, value in gcs_server.environment(address).items():
+      patch.setenv(name, value)
     try:
       _wait_for(address)
       yield "gs://bucket"

@@ -23,6 +23,18 @@ def _download_with_generation(request, response, storage, *args, **kwargs):
   _download(request, response, storage, *args, **kwargs)
 
 
+def environment(address: str) -> dict[str, str]:
+  """Returns what makes the clients of Google's store ask this one."""
+  return {
+    "STORAGE_EMULATOR_HOST": address,
+    "TENSORSTORE_GCS_HTTP_URL": address,
+    # Nothing is to be asked of Google, from a machine that may be offline.
+    "NO_GCE_CHECK": "true",
+    "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+  }
+
+
 if __name__ == "__main__":
   objects.download = _download_with_generation
   # It makes its table of handlers when it is imported.
