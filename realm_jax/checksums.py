@@ -87,9 +87,6 @@ def find_damage(
 
 def sha256_of(path: epath.PathLike) -> str:
   """The SHA-256 of a file's bytes, in hexadecimal."""
-  if not files.is_url(path):
-    with open(path, "rb") as file:
-      return hashlib.file_digest(file, "sha256").hexdigest()
   digest = hashlib.sha256()
   for part in files.read(path):
     digest.update(part)

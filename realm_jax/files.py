@@ -38,9 +38,10 @@ fsspec.config.conf.setdefault("s3", {}).update(use_listings_cache=False)
 os.environ.setdefault("EPATH_USE_TF", "false")
 # It raises what it logs, and whoever catches that says so in a line.
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-# What is fetched at a time, and held in memory: ranges, and bytes of each.
-_RANGES = 8
-_RANGE_BYTES = 1 << 23
+_PIECE_BYTES = 1 << 20  # Read at a time.
+# Of a store, so many ranges are asked for together, and held in memory.
+_RANGES = 32
+_RANGE_BYTES = 1 << 21
 
 
 def is_url(path: epath.PathLike) -> bool:
@@ -179,6 +180,12 @@ def read(path: epath.PathLike, start: int = 0) -> Iterator[bytes]:
   Raises:
     FileNotFoundError: there is none.
   """
+  if not is_url(path):
+    with open(path, "rb") as file:
+      file.seek(start)
+      while part := file.read(_PIECE_BYTES):
+        yield part
+    return
   store, key = _store(path)
   num_bytes = size(path)
   for first in range(start, num_bytes, _RANGES * _RANGE_BYTES):

@@ -25,6 +25,7 @@ import errno
 import fcntl
 import itertools
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -38,6 +39,8 @@ from realm_jax.checksums import (
   describe_file,
   find_damage,
 )
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,10 +131,10 @@ class HostCopy:
     elif missing := self._not_intact(stored):
       with _locked(self.folder / ".fetching"):
         # Meanwhile another process may have fetched them.
-        missing = self._not_intact(missing)
-        self._make_room(missing)
-        for file in missing:
-          self._fetch(file)
+        if missing := self._not_intact(missing):
+          self._make_room(missing)
+          for file in missing:
+            self._fetch(file)
 
   def send(self, path: pathlib.Path) -> None:
     """Copies a file that was written to `folder` to where it belongs."""
@@ -182,6 +185,9 @@ class HostCopy:
         f"{files.cache()} has room for {free:,}: set REALM_CACHE to a folder "
         "on a larger disk",
       )
+    _log.info(
+      "Copying %s to %s: %s bytes", self.source, self.folder, f"{needed:,}"
+    )
 
 
 @contextlib.contextmanager
@@ -209,7 +215,11 @@ def local_file(path: epath.PathLike) -> Iterator[pathlib.Path]:
         known = describe_file(path.parent, path)
         files.write_whole(note, json.dumps(dataclasses.asdict(known)))
     known = StoredFile(**json.loads(note.read_text()))
-    copy.fetch([known], checksums=True)
+    try:
+      copy.fetch([known], checksums=True)
+    except ValueError:
+      copy.drop()  # With the note, which may be what is wrong.
+      raise
     yield copy.folder / known.path
 
 

@@ -111,16 +111,22 @@ def test_a_flipped_byte_in_the_source_is_never_used(place, tmp_path):
 
 
 _COPYING = """
-import json, sys
+import json, sys, time
 from realm_jax import files
 from realm_jax.checksums import StoredFile
 from realm_jax.mirror import CORPORA, HostCopy
 
-download, files._RANGE_BYTES = files.download, int(sys.argv[3])
+download, read = files.download, files.read
 def noted(source, path):
   print(source.name, flush=True)
   download(source, path)
+def slow(*where):
+  for part in read(*where):
+    time.sleep(0.002)
+    yield part
 files.download = noted
+if sys.argv[3:]:
+  files.read, files._RANGE_BYTES, files._PIECE_BYTES = slow, 4096, 4096
 stored = [StoredFile(**each) for each in json.loads(sys.argv[2])]
 copy = HostCopy(CORPORA, sys.argv[1])
 with copy.in_use():
@@ -129,17 +135,18 @@ with copy.in_use():
 """
 
 
-def start(folder, stored, range_bytes=files._RANGE_BYTES):
+def start(folder, stored, *slow):
   """Starts a process that copies a folder; it prints each file's name."""
   known = json.dumps([dataclasses.asdict(each) for each in stored])
-  command = [sys.executable, "-c", _COPYING, str(folder), known]
   return subprocess.Popen(
-    [*command, str(range_bytes)], stdout=subprocess.PIPE, text=True
+    [sys.executable, "-c", _COPYING, str(folder), known, *slow],
+    stdout=subprocess.PIPE,
+    text=True,
   )
 
 
 def test_processes_of_a_host_copy_each_file_once(place, tmp_path):
-  sizes = {f"{number}.bin": 1_000 for number in range(60)}
+  sizes = {f"{number}.bin": 1_000 for number in range(20)}
   stored = lay(place / "corpus", tmp_path, sizes)
   processes = [start(place / "corpus", stored) for _ in range(2)]
   copied = [process.communicate()[0].split() for process in processes]
@@ -150,7 +157,7 @@ def test_processes_of_a_host_copy_each_file_once(place, tmp_path):
 def test_a_killed_copy_is_gone_on_with(place, tmp_path, downloads):
   stored = lay(place / "corpus", tmp_path, {"big": 4_000_000, "next": 10})
   partial = HostCopy(CORPORA, place / "corpus").folder / ".big.partial"
-  process = start(place / "corpus", stored, range_bytes=256)
+  process = start(place / "corpus", stored, "slow")
   while not (partial.exists() and partial.stat().st_size > 5_000):
     assert process.poll() is None
     time.sleep(0.001)
@@ -235,6 +242,20 @@ def test_a_copied_file_is_mended(nfs):
     with local_file(nfs / "texts.jsonl") as local:
       assert local.read_text() == "good"
       local.write_text("bad!")
+
+
+def test_a_file_that_reads_otherwise_again_is_not_used(nfs):
+  nfs.mkdir()
+  (nfs / "texts.jsonl").write_text("good")
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    pytest.raises(ValueError, match="changed while it was copied: try again"),
+  ):
+    patch.setattr(files, "download", lambda _, path: path.write_text("bad!"))
+    with local_file(nfs / "texts.jsonl"):
+      pass
+  with local_file(nfs / "texts.jsonl") as local:
+    assert local.read_text() == "good"
 
 
 def test_a_file_that_is_not_there_is_named(place):

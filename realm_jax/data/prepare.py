@@ -7,6 +7,7 @@ import itertools
 import os
 import pathlib
 
+from etils import epath
 import rich.console
 from rich.progress import (
   Progress,
@@ -156,7 +157,7 @@ def _description(corpus: PassageCorpus) -> str:
 
 
 def _train(source: str, folder: str, vocab_size: int) -> Tokenizer:
-  if (pathlib.Path(folder) / TOKENIZER_FILE).exists():
+  if (epath.Path(folder) / TOKENIZER_FILE).exists():
     raise FileExistsError(
       f"{folder} has a {TOKENIZER_FILE}: leave out --train_vocabulary to use "
       "it, or name another folder."

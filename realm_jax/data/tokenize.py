@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import re
 
 from etils import epath
@@ -105,9 +104,9 @@ class Tokenizer:
     """Returns each piece as the vocabulary spells it, "##" included."""
     return [self._backend.id_to_token(int(i)) or "" for i in ids]
 
-  def save(self, directory: str | os.PathLike[str]) -> None:
+  def save(self, directory: epath.PathLike) -> None:
     """Writes `tokenizer.json`, which `load_tokenizer` and HF libraries read."""
-    folder = pathlib.Path(directory)
+    folder = epath.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_whole(folder / TOKENIZER_FILE, self._backend.to_str())
 

@@ -59,11 +59,6 @@ def test_it_brings_its_tokenizer(place, tiny_tokenizer):
   assert loaded.fingerprint == tiny_tokenizer.fingerprint
 
 
-def test_a_tokenizer_that_is_not_there_is_not_looked_for_on_the_hub(url):
-  with pytest.raises(ValueError, match=f"{url} holds no tokenizer"):
-    load_tokenizer(url)
-
-
 def test_a_build_that_was_killed_while_sending_is_no_corpus_and_no_hindrance(
   place, tiny_tokenizer, tiny_corpus, monkeypatch
 ):

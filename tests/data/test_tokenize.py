@@ -165,3 +165,14 @@ def test_a_vocabulary_smaller_than_its_alphabet_is_refused(tmp_path):
 def test_no_text_makes_no_vocabulary(tmp_path):
   with pytest.raises(ValueError, match="No text"):
     tokenize.train_tokenizer([" "], 200, tmp_path)
+
+
+def test_a_store_keeps_a_tokenizer(url, tiny_tokenizer):
+  tiny_tokenizer.save(f"{url}/tokenizer")
+  loaded = tokenize.load_tokenizer(f"{url}/tokenizer")
+  assert loaded.fingerprint == tiny_tokenizer.fingerprint
+
+
+def test_a_tokenizer_that_is_not_there_is_not_looked_for_on_the_hub(url):
+  with pytest.raises(ValueError, match=f"{url} holds no tokenizer"):
+    tokenize.load_tokenizer(url)
