@@ -442,6 +442,7 @@ def test_a_stopped_run_s_examples_go_on_over_other_processes(
   stage, make_run, monkeypatch
 ):
   run = make_run(stage)
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
   expected, _ = drawn(run, 0, 6)
   found, state = drawn(run, 0, 2)
   shares = []
