@@ -34,6 +34,12 @@ for _protocol in ("gs", "gcs"):
     errtxt="gs:// needs gcsfs: pip install 'realm-jax[gcs]'.",
   )
 fsspec.config.conf.setdefault("s3", {}).update(use_listings_cache=False)
+fsspec.register_implementation(
+  "s3",
+  "s3fs.S3FileSystem",
+  clobber=True,
+  errtxt="s3:// needs s3fs: pip install 'realm-jax[s3]'.",
+)
 # TensorFlow, where it is installed, has a client of its own, with caches.
 os.environ.setdefault("EPATH_USE_TF", "false")
 # It raises what it logs, and whoever catches that says so in a line.
