@@ -89,9 +89,11 @@ class Leases:
     folder = epath.Path(folder)
     path = folder / f"{self.holder}.json"
     with self._lock:
-      folder.mkdir(parents=True, exist_ok=True)
-      while not self._write(path):  # Another found the folder empty.
-        folder.mkdir(parents=True, exist_ok=True)
+      while not self._write(path):
+        # Another may find the folder empty, and delete it, at any moment: in
+        # the middle of mkdir, too, which then says that it exists.
+        with contextlib.suppress(FileExistsError):
+          folder.mkdir(parents=True, exist_ok=True)
       self._held[path] += 1
     return path
 

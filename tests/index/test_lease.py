@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from concurrent.futures import ThreadPoolExecutor
 import json
 import subprocess
 import sys
@@ -119,6 +120,18 @@ def test_a_renewal_that_fails_is_tried_again(tmp_path, fast, caplog):
     (tmp_path / "away").rename(folder)
     before = path.read_text()
     wait_until(lambda: path.read_text() not in ("", before))
+
+
+def test_a_folder_may_vanish_while_another_takes_a_lease_there(tmp_path):
+  def come_and_go():
+    with Leases() as mine:
+      for _ in range(1000):
+        mine.drop(mine.take(tmp_path / "shard"))
+
+  with ThreadPoolExecutor(3) as threads:
+    for end in [threads.submit(come_and_go) for _ in range(3)]:
+      end.result()
+  assert not (tmp_path / "shard").exists()
 
 
 def test_a_lease_taken_twice_is_dropped_twice(tmp_path):
