@@ -7,6 +7,9 @@ r"""ORQA's warm-up and REALM's pre-training on Wikipedia, as published.
     python -m launch.local --config=experiments/pretraining.py:realm \
       --workdir=wiki/realm
 
+`:ict,large` and `:realm,large` are the same with BERT-large, of which much is
+computed again for the backward pass.
+
 `wiki/corpus` is Wikipedia in ORQA's blocks. Without `tag-spans` leave out the
 texts (`--config.data.train=`): the passages' sentences are tagged by rules.
 
@@ -33,6 +36,10 @@ from realm_jax.config import (
 
 _BERT_NAME = "bert-base-uncased"
 _BERT = BertConfig(dtype="bfloat16")  # BERT-base.
+_LARGE_NAME = "bert-large-uncased"  # The same word pieces.
+_LARGE = dataclasses.replace(
+  _BERT, hidden_size=1024, num_layers=24, num_heads=16, mlp_size=4096
+)
 _COMMON = RunConfig(
   data=DataConfig(tokenizer=_BERT_NAME, corpus="wiki/corpus"),
   encoder=_BERT,
@@ -61,13 +68,32 @@ REALM = dataclasses.replace(
 )
 
 
-def get_config(stage: str) -> ml_collections.ConfigDict:
-  """Returns the config of "ict" or "realm".
+def large(run: RunConfig) -> RunConfig:
+  """Returns the same stage of BERT-large."""
+  starts = {
+    _BERT_NAME: _LARGE_NAME,
+    REALM.init.retriever: f"{REALM.init.retriever}-large",
+    "": "",
+  }
+  return dataclasses.replace(
+    run,
+    remat="dots",
+    encoder=_LARGE,
+    embedder=EmbedderConfig(bert=_LARGE),
+    init=InitConfig(
+      retriever=starts[run.init.retriever], encoder=starts[run.init.encoder]
+    ),
+  )
+
+
+def get_config(argument: str) -> ml_collections.ConfigDict:
+  """Returns the config of "ict", "ict,large", "realm" or "realm,large".
 
   Raises:
-    ValueError: another stage.
+    ValueError: another argument.
   """
   stages = {"ict": ICT, "realm": REALM}
-  if stage not in stages:
-    raise ValueError(f"Stage {stage!r} is not one of {sorted(stages)}.")
-  return to_config_dict(stages[stage])
+  stages |= {f"{name},large": large(run) for name, run in stages.items()}
+  if argument not in stages:
+    raise ValueError(f"Stage {argument!r} is not one of {sorted(stages)}.")
+  return to_config_dict(stages[argument])

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import ml_collections
 
 Stage = Literal["ict", "dpr", "mlm", "realm", "openqa"]
+Remat = Literal["none", "dots", "layers"]
 
 
 def _require(rule: bool, message: str) -> None:
@@ -403,6 +404,10 @@ class RunConfig:
   log_every_steps: int = 50
   checkpoint_every_steps: int = 500
   keep_checkpoints: int = 3
+  # What is computed again for the backward pass, rather than kept in memory.
+  # dots: all of a Transformer layer but the products with its weights.
+  # layers: all but a layer's input. The result is the same.
+  remat: Remat = "none"
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   lengths: LengthConfig = dataclasses.field(default_factory=LengthConfig)
   embedder: EmbedderConfig = dataclasses.field(default_factory=EmbedderConfig)
@@ -554,9 +559,11 @@ def parse(raw: ml_collections.ConfigDict | dict[str, Any]) -> RunConfig:
   Raises:
     ValueError: an unknown key, a wrong type, or a broken rule; the message
       names the key's full path, the value and what is allowed.
+    FileNotFoundError: it is a --config whose file is not there.
   """
-  if isinstance(raw, ml_collections.ConfigDict):
-    raw = raw.to_dict()
+  # No isinstance: where a file is not there, what ml_collections gives in a
+  # config's place raises that error here.
+  raw = raw if isinstance(raw, dict) else raw.to_dict()
   return _parse_dataclass(RunConfig, raw, path="config")
 
 

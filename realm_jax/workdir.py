@@ -9,8 +9,8 @@ from realm_jax import checkpoints, config, files
 from realm_jax.config import RunConfig
 
 CONFIG_FILE = "config.json"
-# Where the work is done and in what portions, not what it is.
-_SHAPE = ("mesh", "optimizer.accumulate_steps")
+# Where the work is done, in what portions, what of it twice: not what it is.
+_HOW = ("mesh", "optimizer.accumulate_steps", "remat")
 
 
 def claim(
@@ -19,9 +19,10 @@ def claim(
   """Writes the resolved config, or checks that a resumed run has the same.
 
   A run goes on with any number of processes and devices that divides its
-  batch, so `mesh` and `optimizer.accumulate_steps` (fewer devices may need
-  more parts to have room) may always differ. Results then differ by rounding,
-  and by what dropout draws: that goes by place, and rows lie elsewhere.
+  batch, so `mesh`, `optimizer.accumulate_steps` and `remat` (fewer devices may
+  need more parts, or to keep less, to have room) may always differ. Results
+  then differ by rounding, and by what dropout draws: that goes by place, and
+  rows lie elsewhere.
 
   Args:
     workdir: created if it is not there.
@@ -42,7 +43,7 @@ def claim(
       key: values
       for key, values in changed.items()
       if not any(
-        key == k or key.startswith(f"{k}.") for k in (*_SHAPE, *may_differ)
+        key == k or key.startswith(f"{k}.") for k in (*_HOW, *may_differ)
       )
     }
     if refused:

@@ -43,13 +43,14 @@ def test_a_resume_with_another_config_names_the_key_and_both_values(tmp_path):
   assert workdir.load(tmp_path) == other
 
 
-def test_a_run_goes_on_with_other_devices_and_in_other_parts(tmp_path):
+def test_a_run_goes_on_with_other_devices_parts_and_room(tmp_path):
   run = RunConfig()
   started(tmp_path, run)
   other = dataclasses.replace(
     run,
     mesh=config.MeshConfig(fsdp=4),
     optimizer=config.OptimizerConfig(accumulate_steps=8),
+    remat="layers",
   )
   workdir.claim(tmp_path, other)
   assert workdir.load(tmp_path) == other

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from realm_jax.config import BertConfig
+from realm_jax.config import BertConfig, Remat
 from realm_jax.models import packed
 from realm_jax.models.dropout import Dropout
 
@@ -43,6 +43,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "gelu": gelu,
   "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
   "relu": jax.nn.relu,
+}
+
+
+# What a layer's backward pass takes over from its forward pass.
+REMAT_POLICIES = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "layers": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -256,6 +263,7 @@ class BertEncoder(nn.Module):
   """Token ids to one state of width H a token."""
 
   config: BertConfig
+  remat: Remat = "none"  # See `RunConfig`.
 
   def setup(self) -> None:
     """Declares the submodules; `token_table` needs them by name."""
@@ -307,8 +315,14 @@ class BertEncoder(nn.Module):
     # [n * T, H]: with one axis less the matrix products' gradients need no
     # transposed copies, a fifth of an MLP's time on a CPU.
     states = states.reshape(-1, config.hidden_size)
+
+    def run(layer: BertLayer, states: jax.Array) -> jax.Array:
+      return layer(states, mask, deterministic=deterministic)
+
+    if self.remat != "none":
+      run = nn.remat(run, policy=REMAT_POLICIES[self.remat])
     for layer in self.layers:
-      states = layer(states, mask, deterministic=deterministic)
+      states = run(layer, states)
     if config.norm == "pre":
       states = self.final_norm(states)
     return states.reshape(*ids.shape, config.hidden_size)

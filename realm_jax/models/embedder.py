@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from realm_jax.config import EmbedderConfig
+from realm_jax.config import EmbedderConfig, Remat
 from realm_jax.models import bert, packed
 from realm_jax.models.dropout import Dropout
 from realm_jax.shapes import Params
@@ -20,6 +20,7 @@ class Embedder(nn.Module):
   """
 
   config: EmbedderConfig
+  remat: Remat = "none"  # See `RunConfig`; only a gradient takes notice.
 
   @nn.compact
   def __call__(
@@ -38,7 +39,7 @@ class Embedder(nn.Module):
     gives a vector a row, in the rows' order.
     """
     config = self.config
-    states = bert.BertEncoder(config.bert, name="bert")(
+    states = bert.BertEncoder(config.bert, self.remat, name="bert")(
       ids, segments, mask, starts, deterministic=deterministic
     )
     if config.pooling == "mean":

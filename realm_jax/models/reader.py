@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from realm_jax.config import BertConfig, RunConfig
+from realm_jax.config import BertConfig, Remat, RunConfig
 from realm_jax.models import bert, packed
 
 OUTSIDE_BLOCK = -1e4  # Score of a span that is no candidate (ORQA).
@@ -17,6 +17,7 @@ class KnowledgeAugmentedEncoder(nn.Module):
   """BERT with a masked-language head (REALM section 3.2)."""
 
   config: BertConfig
+  remat: Remat = "none"  # See `RunConfig`.
 
   @nn.compact
   def __call__(
@@ -36,7 +37,7 @@ class KnowledgeAugmentedEncoder(nn.Module):
     product of the step otherwise. Takes the fields of `shapes.TokenRows`, or
     of `shapes.PackedRows`: the logits then have the rows' order.
     """
-    encoder = bert.BertEncoder(self.config, name="bert")
+    encoder = bert.BertEncoder(self.config, self.remat, name="bert")
     states = encoder(ids, segments, mask, starts, deterministic=deterministic)
     masked = packed.states_at(states, positions, starts, order)
     return MlmHead(self.config, name="mlm_head")(masked, encoder.token_table())
@@ -78,6 +79,7 @@ class SpanReader(nn.Module):
   config: BertConfig
   max_span: int = 10  # W
   span_width: int = 256
+  remat: Remat = "none"  # See `RunConfig`.
 
   @nn.compact
   def __call__(
@@ -97,7 +99,7 @@ class SpanReader(nn.Module):
     the fields of `shapes.TokenRows`, or of `shapes.PackedRows`: the scores
     then have the rows' order.
     """
-    states = bert.BertEncoder(self.config, name="bert")(
+    states = bert.BertEncoder(self.config, self.remat, name="bert")(
       ids, segments, mask, starts, deterministic=deterministic
     )
     if starts is not None:
@@ -117,6 +119,7 @@ def span_reader(run: RunConfig) -> SpanReader:
     run.encoder,
     max_span=run.openqa.max_span,
     span_width=run.openqa.span_width,
+    remat=run.remat,
   )
 
 

@@ -38,6 +38,13 @@ _COMPILED_DATA = 2
 # Activations lead where temporaries are so many times the gradients: the
 # update itself takes less.
 _LED = 4
+# The first layer finds room that the rest left: from two on, each adds as much
+# as the one before.
+_FEWEST = 2
+# Products on a CPU pack their operands in memory that XLA's analysis leaves
+# out: a twentieth of the activations of the small model of
+# benchmarks/step_memory.py.
+_PACKED_ON_CPU = 1.05
 _GATHERED = (("all-gather", "data"), ("all-gather", "both"))
 # Figures by name; by (op, mesh axis) the bytes of arrays that are exchanged.
 Figures = Mapping[Any, float]
@@ -156,7 +163,7 @@ def extended(
     measure: numbers of layers -> figures, of which "temporary" are the bytes
       of temporaries, and "update" those of the update.
   """
-  base = dict.fromkeys(num_layers, 1)
+  base = {name: min(_FEWEST, n) for name, n in num_layers.items()}
   first = measure(base)
   while first["temporary"] < _LED * first["update"] and base != num_layers:
     base = {name: min(2 * n, num_layers[name]) for name, n in base.items()}
@@ -220,8 +227,7 @@ def _measure(
   figures = _figures(program.lower(batch), mesh)
   update = _trained_bytes(cut, params)
   activations = max(0.0, figures["temporary"] - update)
-  if not on_cpu:
-    activations *= _narrowing(cut, params, batch)
+  activations *= _PACKED_ON_CPU if on_cpu else _narrowing(cut, params, batch)
   return {**figures, "temporary": update + activations, "update": update}
 
 
@@ -229,8 +235,10 @@ def _narrowing(run: RunConfig, params: Any, batch: Batch) -> float:
   """Returns how much less a dtype keeps for the backward pass than float32.
 
   XLA for a CPU widens bfloat16 to float32, almost wherever it stands, and so
-  its temporaries are as large; an accelerator's are not.
+  its temporaries are as large; an accelerator's are not. What is computed
+  again is taken to be as narrow as if it were kept.
   """
+  run = dataclasses.replace(run, remat="none")
   wide = dataclasses.replace(
     run,
     encoder=dataclasses.replace(run.encoder, dtype="float32"),

@@ -138,12 +138,28 @@ def make_plan(task: Task) -> Plan:
   Raises:
     ValueError: the config does not fit the devices' number, or its data.
   """
-  run, devices = task.run, task.devices
+  return plan_of(task, cost_of(task))
+
+
+def cost_of(task: Task) -> StepCost:
+  """Compiles a run's step; devices of several kinds may have one in common.
+
+  Raises:
+    ValueError: see `make_plan`.
+  """
   check_batch(task)
-  data, fsdp = task.mesh
-  cost = compiled.step_cost(
-    run, data, fsdp, num_hosts=devices.hosts, on_cpu=devices.device.is_cpu
+  return compiled.step_cost(
+    task.run,
+    *task.mesh,
+    num_hosts=task.devices.hosts,
+    on_cpu=task.devices.device.is_cpu,
   )
+
+
+def plan_of(task: Task, cost: StepCost) -> Plan:
+  """Plans a run whose step was compiled."""
+  run, devices = task.run, task.devices
+  data, fsdp = task.mesh
   corpus = storage.corpus_size(run, task.num_passages)
   sent = timing.sent_by_axis(cost, devices, data, fsdp)
   step = timing.step_seconds(

@@ -20,7 +20,7 @@ from realm_jax.train.step import LossFn
 
 def in_batch_loss(run: RunConfig) -> LossFn:
   """-log p(own passage | query) over the global batch: stages ict and dpr."""
-  embedder = Embedder(run.embedder)
+  embedder = Embedder(run.embedder, run.remat)
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:
     query_rng, passage_rng = jax.random.split(rng)
@@ -51,7 +51,7 @@ def mlm_loss(run: RunConfig) -> LossFn:
 
   Closed book, the masks are the answer's places, and no passage is given.
   """
-  encoder = KnowledgeAugmentedEncoder(run.encoder)
+  encoder = KnowledgeAugmentedEncoder(run.encoder, run.remat)
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:
     logits = _apply(encoder, params["encoder"], rng)(
@@ -75,8 +75,8 @@ def realm_loss(run: RunConfig) -> LossFn:
   Candidates come from a stale index; p(z | x) is computed here, with the
   current parameters of both towers, and so is its gradient.
   """
-  embedder = Embedder(run.embedder)
-  encoder = KnowledgeAugmentedEncoder(run.encoder)
+  embedder = Embedder(run.embedder, run.remat)
+  encoder = KnowledgeAugmentedEncoder(run.encoder, run.remat)
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:
     query_rng, passage_rng, joint_rng = jax.random.split(rng, 3)
@@ -161,7 +161,7 @@ def _orqa_loss(run: RunConfig) -> LossFn:
   cost C / R times as much, and they only share out what mass the read ones
   leave. The builder bounds how far the two kinds of scores drift apart.
   """
-  embedder = Embedder(run.embedder)
+  embedder = Embedder(run.embedder, run.remat)
   score_spans = _span_scorer(run)
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:

@@ -27,6 +27,9 @@ from realm_jax.train.step import (
 # several cores by itself.
 _COMPILING = 4
 _COMPILING_FOR_CPU = 1
+# XLA for a CPU would take away the barriers that hold back what is to be
+# computed again, compute it at once, and keep all of it.
+_KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 class Program:
@@ -39,6 +42,7 @@ class Program:
       ValueError: the batch does not divide over the mesh's devices.
     """
     self.mesh = mesh
+    self._on_cpu = mesh.devices.flat[0].platform == "cpu"
     self._num_parts = run.optimizer.accumulate_steps
     # In parts, a batch has them as first axis, and its rows as second.
     self._rows_axis = int(self._num_parts > 1)
@@ -68,6 +72,9 @@ class Program:
       ),
       out_shardings=(self._layout, whole),
       donate_argnums=0,
+      compiler_options=_KEEP_BARRIERS
+      if self._on_cpu and run.remat != "none"
+      else None,
     )
     self._compiled: dict[Any, jax.stages.Compiled] = {}
     # Made by all processes together: none can put a key on others' devices.
@@ -96,9 +103,8 @@ class Program:
       shape = _shape_of(batch)
       if shape not in self._compiled and shape not in lowered:
         lowered[shape] = self.lower(batch)
-    on_cpu = self.mesh.devices.flat[0].platform == "cpu"
     with ThreadPoolExecutor(
-      _COMPILING_FOR_CPU if on_cpu else _COMPILING
+      _COMPILING_FOR_CPU if self._on_cpu else _COMPILING
     ) as threads:
       compiled = threads.map(lambda each: each.compile(), lowered.values())
       self._compiled |= dict(zip(lowered, compiled, strict=True))

@@ -19,15 +19,19 @@ GB = 1e9
 
 
 def fake_cost(run, data, fsdp, **_):
-  """A state that fsdp divides, and activations of the rows of a part."""
+  """A state that fsdp divides, and activations of the rows of a part.
+
+  Of these a half is left with remat="dots", and a fifth with "layers".
+  """
   rows = run.batch_size / run.optimizer.accumulate_steps / (data * fsdp)
   state = 20 * GB / fsdp
+  kept = {"none": 1.0, "dots": 0.5, "layers": 0.2}[run.remat]
   return StepCost(
     params=state,
     moments=2 * state,
     gradients=state,
     batch=1e6,
-    activations=rows * 10 * GB,
+    activations=kept * rows * 10 * GB,
     flops=1e12 * rows * run.optimizer.accumulate_steps,
     product_bytes=1e9,
     moved={("all-reduce", "both"): 20 * GB},
@@ -81,8 +85,21 @@ def test_a_smaller_state_leaves_room_for_other_changes(task, monkeypatch):
   found = suggest.suggestions(make_plan(task))
   assert [each.flags for each in found] == [
     "--config.optimizer.accumulate_steps=2",
+    "--config.remat=dots",
     "--config.batch_size=8",
   ]
+
+
+def test_layers_are_computed_again_where_more_has_to_go(task, monkeypatch):
+  def tight(*args, **_):
+    cost = fake_cost(*args)
+    return dataclasses.replace(cost, params=0.0, moments=0.0, gradients=55 * GB)
+
+  monkeypatch.setattr(compiled, "step_cost", tight)
+  for before in ("none", "dots"):
+    run = dataclasses.replace(task.run, remat=before)
+    found = suggest.suggestions(make_plan(dataclasses.replace(task, run=run)))
+    assert "--config.remat=layers" in [each.flags for each in found]
 
 
 def test_what_no_change_does_alone_two_may_do(task, monkeypatch):
@@ -95,6 +112,7 @@ def test_what_no_change_does_alone_two_may_do(task, monkeypatch):
   assert [each.flags for each in found] == [
     "--config.mesh.data=-1 --config.mesh.fsdp=8 "
     "--config.optimizer.accumulate_steps=2",
+    "--config.mesh.data=-1 --config.mesh.fsdp=8 --config.remat=dots",
     "--config.mesh.data=-1 --config.mesh.fsdp=8 --config.batch_size=8",
   ]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from realm_jax import sharding
+from realm_jax.checkpoints import CheckpointWriter, RunPosition
 from realm_jax.config import (
   BertConfig,
   EmbedderConfig,
@@ -188,6 +189,28 @@ def sums_of(run, mesh, batch):
   program = Program(run, mesh)
   program.compile([batch])
   return jax.device_get(program.update(program.first_state(), batch)[1])
+
+
+def test_a_checkpoint_goes_on_with_more_computed_again(tmp_path, monkeypatch):
+  first, then = "none", "layers"
+  monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 1)
+  batch, found = batch_of("realm", parts=4), {}
+  with CheckpointWriter(tmp_path, keep=1) as writer:
+    for remat in (first, then):
+      program = Program(tiny_run("realm", remat=remat), mesh_of(2, 2))
+      program.compile([batch])
+      if remat == first:
+        state, _ = program.update(program.first_state(), batch)
+        writer.save(1, state, RunPosition(data_state={}))
+        writer.wait()
+      restored = writer.restore_newest(program.abstract_state)
+      state, sums = program.update(restored[0], batch)
+      found[remat] = jax.device_get((state.params, sums))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3),
+    found[then],
+    found[first],
+  )
 
 
 @pytest.mark.parametrize("marginal", ["per_mask", "joint"])
