@@ -113,18 +113,17 @@ def _parser() -> Parser:
     help="A PersistentVolumeClaim to mount, for the corpus or the workdir; may "
     "be given several times.",
   )
+  parser.add_argument(
+    "--copy",
+    metavar="PATH",
+    help="A folder of a claim: hosts copy what they open of it (REALM_COPY).",
+  )
   parser.add_argument("--namespace", help="By default kubectl's.")
   parser.add_argument(
     "--service_account", help="Of Kubernetes, with access to the bucket."
   )
   parser.add_argument(
     "--spot", action="store_true", help="On nodes that may be taken away."
-  )
-  parser.add_argument(
-    "--max_restarts",
-    type=count(0),
-    default=3,
-    help="After failures; preemptions do not count (%(default)s).",
   )
   return parser
 
@@ -253,13 +252,18 @@ def _pod(
         "name": name,
         "image": given.image,
         "command": [_unexpanded(word) for word in command],
-        "env": [*environment, _variable("REALM_CACHE", "/cache")],
+        "env": [*environment, *_caching(given)],
         "resources": {"limits": {resource: devices}},
         "volumeMounts": mounts,
       }
     ],
     "volumes": volumes,
   }
+
+
+def _caching(given: argparse.Namespace) -> list[dict[str, Any]]:
+  folders = {"REALM_CACHE": "/cache", "REALM_COPY": given.copy}
+  return [_variable(name, path) for name, path in folders.items() if path]
 
 
 def _volumes(

@@ -12,6 +12,8 @@ from ml_collections import config_flags
 
 from launch.processes import realm
 from realm_jax import config, files
+from realm_jax.commands.command import no_such_setting
+from realm_jax.commands.training import trainer_flags
 
 _LONGEST_NAME = 40  # So that a host's name, made of it, is below 63.
 
@@ -97,6 +99,12 @@ class Parser(argparse.ArgumentParser):
       help="The hosts' interpreter, with realm_jax installed (%(default)s).",
     )
     self.add_argument(
+      "--max_restarts",
+      type=count(0),
+      default=3,
+      help="After failures; preemptions do not count (%(default)s).",
+    )
+    self.add_argument(
       "--dry-run",
       "--dry_run",
       action="store_true",
@@ -128,8 +136,8 @@ class Parser(argparse.ArgumentParser):
         )
     except (ValueError, OSError, ImportError, flags.Error) as error:
       self.error(str(error))
-    except AttributeError as error:  # Of a ConfigDict, with its suggestion.
-      self.error(f"The config has no {error}")
+    except AttributeError as error:
+      self.error(no_such_setting(error))
     return given, job
 
 
@@ -167,8 +175,7 @@ def _load(name: str, overrides: Sequence[str]) -> config.RunConfig:
   config_flags.DEFINE_config_file(
     "config", None, flag_values=values, sys_argv=line
   )
-  flags.DEFINE_list("may_differ", [], "", flag_values=values)
-  flags.DEFINE_float("peer_wait_seconds", 0.0, "", flag_values=values)
+  trainer_flags(values)
   values(line)
   return config.parse(values.config)
 

@@ -3,10 +3,11 @@
 
     python -m launch.local --config=experiments/….py --workdir=runs/realm
 
-takes the flags of `realm train`, and two of its own: `--trainers=n` starts n
+takes the flags of `realm train`, and some of its own: `--trainers=n` starts n
 processes that train the run together, on the CPU; `--builders=n` starts so
 many builders that share the work. What searches no index (ict, dpr, mlm, BM25,
-closed book) gets no builder.
+closed book) gets no builder. Trainer and builders share the machine's GPUs;
+`--builder_gpus=n` gives the last n of them to the builders alone.
 
 The first trainer has the terminal; the others write to
 `<workdir>/trainer-1.log` and so on, builders to `<workdir>/builder.log`,
@@ -16,7 +17,7 @@ fails the others are ended, for they would wait for it; when a builder fails,
 the trainers are asked to save and stop, and the exit code is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import os
 import pathlib
@@ -28,9 +29,15 @@ import time
 import types
 
 from absl import flags
-from ml_collections import config_flags
 
+from launch import gpus
 from realm_jax import config, files
+from realm_jax.commands.command import (
+  config_flag,
+  parse_flags,
+  workdir_flag,
+)
+from realm_jax.commands.training import trainer_flags
 from realm_jax.train.stop import STOPPED_EXIT_CODE
 
 FLAGS = flags.FLAGS
@@ -43,30 +50,45 @@ LOG_LINES = 20  # Of a failed process, shown to the user.
 
 def main(argv: list[str]) -> int:
   """Runs trainers and builders until all are done; returns the exit code."""
+  others = set(FLAGS)
   own = flags.FlagValues()
   for name in ("trainers", "builders"):
     flags.DEFINE_integer(
       name, 1, "How many there are.", lower_bound=1, flag_values=own
     )
-  config_flags.DEFINE_config_file("config", None, "The experiment's file.")
-  flags.DEFINE_string("workdir", None, "The run's directory.")
-  flags.DEFINE_list("may_differ", [], "As of `realm train`.")
-  flags.mark_flags_as_required(["config", "workdir"])
+  flags.DEFINE_integer(
+    "builder_gpus",
+    0,
+    "How many of the GPUs are the builders' alone; 0: all use all.",
+    lower_bound=0,
+    flag_values=own,
+  )
+  config_flag("The experiment's file.")
+  workdir_flag()
+  trainer_flags()
   FLAGS.append_flag_values(own)
-  FLAGS(["launch.local", *argv])
+  parse_flags(["launch.local", *argv], str(__doc__), set(FLAGS) - others)
   theirs = own(["launch.local", *argv], known_only=True)[1:]
+  try:
+    run = config.parse(FLAGS.config)
+    trainer_env, builder_envs = gpus.shares(
+      FLAGS.builder_gpus, FLAGS.builders if run.searches else 0
+    )
+  except (ValueError, OSError) as error:
+    print(f"launch.local: {error}", file=sys.stderr)
+    return 1
   logs = _log_folder(FLAGS.workdir)
   logs.mkdir(parents=True, exist_ok=True)
-  run = config.parse(FLAGS.config)
-  trainers = _start_trainers(theirs, logs, FLAGS.trainers)
+  trainers = _start_trainers(theirs, logs, FLAGS.trainers, trainer_env)
   _forward_signals(trainers)
   builders = [
     _Process(
       "The index builder",
       ["build-index", f"--workdir={FLAGS.workdir}", "--watch"],
       log=_log_path(logs, "builder", number),
+      environment=environment,
     )
-    for number in range(FLAGS.builders if run.searches else 0)
+    for number, environment in enumerate(builder_envs)
   ]
   try:
     return _supervise(trainers, builders)
@@ -92,10 +114,10 @@ class _Process:
     arguments: Sequence[str],
     *,
     log: pathlib.Path | None = None,
-    **environment: str,
+    environment: Mapping[str, str] | None = None,
   ) -> None:
     self.title, self._log = title, log
-    self._arguments, self._environment = arguments, environment
+    self._arguments, self._environment = arguments, environment or {}
     self._popen = self._start()
 
   @property
@@ -141,7 +163,7 @@ class _Process:
         [sys.executable, "-m", "realm_jax.cli", *self._arguments],
         stdout=output,
         stderr=output,
-        env=os.environ | self._environment,
+        env={**os.environ, **self._environment},
         close_fds=False,  # Who started us may know by one who still works.
       )
     finally:
@@ -151,10 +173,13 @@ class _Process:
 
 
 def _start_trainers(
-  flags: Sequence[str], logs: pathlib.Path, count: int
+  flags: Sequence[str],
+  logs: pathlib.Path,
+  count: int,
+  environment: Mapping[str, str],
 ) -> list[_Process]:
   if count == 1:
-    return [_Process("The trainer", ["train", *flags])]
+    return [_Process("The trainer", ["train", *flags], environment=environment)]
   group = [
     f"--coordinator=127.0.0.1:{_free_port()}",
     f"--num_processes={count}",
@@ -164,7 +189,7 @@ def _start_trainers(
       f"Trainer {number}",
       ["train", *flags, *group, f"--process_id={number}"],
       log=_log_path(logs, "trainer", number) if number else None,
-      JAX_PLATFORMS="cpu",
+      environment={"JAX_PLATFORMS": "cpu"},
     )
     for number in range(count)
   ]

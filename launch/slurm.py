@@ -7,8 +7,9 @@ r"""Trains on a SLURM cluster: a job of trainers, and one of index builders.
 submits both with sbatch; --hetjob makes them one heterogeneous job. Two minutes
 before its time is up, or when it is preempted, a trainer saves and exits with
 75, and its job puts itself back in the queue; so do the builders, until the
-last index is built. Trainers that fail take the builders with them. Logs, one a
-trainer and one a builder, and the scripts are in <workdir>/logs.
+last index is built. Trainers that fail, as they do when they have lost one of
+them, queue again --max_restarts times, and then take the builders with them.
+Logs, one a trainer and one a builder, and the scripts are in <workdir>/logs.
 """
 
 import argparse
@@ -38,7 +39,12 @@ _HEAD = """\
 # Written by launch.slurm; the options are on the command line of sbatch.
 """
 
+# One that lost a peer may start again: SLURM sees no failed node.
 _TRAIN = """\
+may_start_again() {{
+  failures={logs}/$SLURM_JOB_NAME-$SLURM_JOB_ID.failures
+  echo $code >> "$failures" && [ "$(wc -l < "$failures")" -le {max_restarts} ]
+}}
 nodes=${{SLURM_JOB_NODELIST_HET_GROUP_0:-$SLURM_JOB_NODELIST}}
 REALM_HOSTS=$(scontrol show hostnames "$nodes" | paste -s -d , -)
 export REALM_HOSTS
@@ -47,11 +53,11 @@ code=$?
 """
 
 _TRAINER_END = """\
-case $code in
-  0) ;;
-  {stopped}) scontrol requeue "$SLURM_JOB_ID" ;;
-  *) scancel --user="$(id -un)" --name={builder}"$SLURM_JOB_ID" ;;
-esac
+if [ $code = {stopped} ] || {{ [ $code != 0 ] && may_start_again; }}; then
+  scontrol requeue "$SLURM_JOB_ID"
+elif [ $code != 0 ]; then
+  scancel --user="$(id -un)" --name={builder}"$SLURM_JOB_ID"
+fi
 exit $code
 """
 
@@ -71,10 +77,12 @@ wait $!
 """
 
 _HET_END = """\
-case $code in
-  0) wait $builder; exit $? ;;
-  {stopped}) scontrol requeue "$SLURM_JOB_ID" ;;
-esac
+if [ $code = 0 ]; then
+  wait $builder
+  exit $?
+elif [ $code = {stopped} ] || may_start_again; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
 kill $builder 2>/dev/null
 exit $code
 """
@@ -184,7 +192,7 @@ def _trainer(
       _TRAINER_SIGNAL,
     ],
     logs / "trainer.sh",
-    _HEAD + _train(job, logs / "%x-%j-%t.log") + end,
+    _HEAD + _train(job, given, logs / "%x-%j-%t.log") + end,
   )
 
 
@@ -218,7 +226,7 @@ def _het(job: Job, given: argparse.Namespace, logs: pathlib.Path) -> Submission:
     ["--het-group=1", f"--output={logs / '%x-%j-builder-%t.log'}"],
     job.builder(),
   )
-  train = _train(job, logs / "%x-%j-trainer-%t.log", "--het-group=0")
+  train = _train(job, given, logs / "%x-%j-trainer-%t.log", "--het-group=0")
   return Submission(
     [
       *["sbatch", "--parsable"],
@@ -249,9 +257,14 @@ def _options(
   ]
 
 
-def _train(job: Job, log: pathlib.Path, *options: str) -> str:
-  srun = _srun([*options, f"--output={log}"], job.trainer())
-  return _TRAIN.format(srun=srun)
+def _train(
+  job: Job, given: argparse.Namespace, log: pathlib.Path, *options: str
+) -> str:
+  return _TRAIN.format(
+    logs=shlex.quote(str(log.parent)),
+    max_restarts=given.max_restarts,
+    srun=_srun([*options, f"--output={log}"], job.trainer()),
+  )
 
 
 def _srun(options: Sequence[str], command: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 
-from launch.job import Job, Parser, count, log_folder
+from launch.job import Job, Parser, log_folder
 from realm_jax import files
 from realm_jax.train.stop import STOPPED_EXIT_CODE
 
@@ -54,6 +54,7 @@ class Slice:
   command: list[str]
   is_done: bool = False
   failures: int = 0  # Since it was made.
+  waits: str = ""  # The state in which it was told to be, while it waits.
   process: subprocess.Popen | None = None
 
   @property
@@ -135,7 +136,11 @@ class Watch:
 
   def _advance(self, one: Slice, state: str, code: int | None) -> None:
     if state in _WAITING:
+      if state != one.waits:
+        self._say(one, f"is {state}")
+      one.waits = state
       return
+    one.waits = ""
     if state == _READY:
       if one.process is None or code is not None:
         self._look_after(one, code)
@@ -251,12 +256,6 @@ def _parser() -> Parser:
   parser.add_argument("--logs", default="", help="A folder of this machine.")
   parser.add_argument(
     "--poll_seconds", type=float, default=60.0, help="Between looks."
-  )
-  parser.add_argument(
-    "--max_restarts",
-    type=count(0),
-    default=3,
-    help="Of a slice after failures; preemptions do not count (%(default)s).",
   )
   parser.add_argument(
     "--keep", action="store_true", help="Delete no slice at the end."

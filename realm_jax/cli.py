@@ -8,7 +8,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from realm_jax.commands import asking, corpora, models, scoring, training
-from realm_jax.commands.command import Command
+from realm_jax.commands.command import Command, parse_flags
 
 FLAGS = flags.FLAGS
 
@@ -41,10 +41,14 @@ def main() -> None:
     print(_usage(), file=sys.stderr)
     sys.exit(2)
   command = COMMANDS[name]
+  others = set(FLAGS)
   command.define_flags()
+  own = set(FLAGS) - others
+  usage = f"usage: realm {name} --flag=value …\n\n  {command.summary}"
   app.run(
     lambda argv: _guarded(name, command, argv[1:]),
     argv=[f"realm {name}", *sys.argv[2:]],
+    flags_parser=lambda argv: parse_flags(argv, usage, own),
   )
 
 

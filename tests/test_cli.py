@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import pathlib
 import subprocess
 import sys
@@ -29,6 +30,46 @@ def test_help_lists_every_command_and_an_unknown_one_is_a_usage_error():
   wrong = realm("trian")
   assert wrong.returncode == 2
   assert "usage: realm" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+  "program", [["-m", "realm_jax.cli", "train"], ["-m", "launch.local"]], ids=str
+)
+@pytest.mark.parametrize(
+  ("arguments", "code", "told"),
+  [
+    (
+      ["--help"],
+      0,
+      ["--workdir: The run's directory", "--peer_wait_seconds: "],
+    ),
+    (["--workdir=x"], 2, ["Flag --config must have a value"]),
+    (["--confg=x"], 2, ["'confg'. Did you mean: config ?"]),
+    (
+      [f"--config={TINY}:realm,x", "--config.batch_sise=1", "--workdir=x"],
+      2,
+      ["The config has no 'batch_sise'", 'Did you mean "batch_size"'],
+    ),
+    (["--config=x/y.py", "--workdir=x"], 1, ["No such file", "x/y.py"]),
+  ],
+  ids=["help", "required", "unknown", "setting", "file"],
+)
+def test_flags_are_told_and_wrong_ones_named(
+  program, arguments, code, told, tmp_path
+):
+  ended = subprocess.run(
+    [sys.executable, *program, *arguments],
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert ended.returncode == code
+  text = ended.stdout if code == 0 else ended.stderr
+  assert all(each in text for each in told), text
+  assert "Traceback" not in ended.stderr
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a command is, and what several have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 import dataclasses
+import sys
 
 from absl import flags
 from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +21,47 @@ class Command:
   computes: bool = False  # By JAX, batch after batch.
 
 
+_ASKS_FOR_HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
+
+
+def parse_flags(
+  argv: Sequence[str], usage: str, own: Collection[str]
+) -> list[str]:
+  """Returns what is no flag; tells of all with --help, or what is wrong.
+
+  absl's --help would list the flags of the module that was started, which
+  defines none.
+
+  Args:
+    argv: the program's name, and its arguments.
+    usage: what stands before the flags.
+    own: names of the flags to tell of.
+
+  Raises:
+    SystemExit: with code 0 after --help, and 2 where a flag is wrong.
+  """
+  if not _ASKS_FOR_HELP.isdisjoint(argv):
+    shown = flags.FlagValues()
+    for name in own:
+      shown[name] = FLAGS[name]
+    print(f"{usage}\n\n{shown.get_help(include_special_flags=False)}")
+    sys.exit(0)
+  try:
+    return FLAGS(argv)
+  except flags.Error as error:
+    told = str(error)
+  except AttributeError as error:
+    told = no_such_setting(error)
+  print(f"{argv[0]}: {told} (--help lists the flags)", file=sys.stderr)
+  sys.exit(2)
+
+
+def no_such_setting(error: AttributeError) -> str:
+  """Returns what is wrong with a flag --config.x: ml_collections' words."""
+  cause = error.args[0]
+  return f"The config has no {cause.args[0] if cause.args else cause}"
+
+
 def workdir_flag() -> None:
   """Defines --workdir, of a run."""
   flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
@@ -25,7 +69,12 @@ def workdir_flag() -> None:
 
 def config_flag(what: str) -> None:
   """Defines --config, and the flags of its fields; `what` is for people."""
-  config_flags.DEFINE_config_file("config", None, what)
+  config_flags.DEFINE_config_file(
+    "config",
+    None,
+    f"{what} Each of its settings is a flag, too, such as "
+    "--config.batch_size=32.",
+  )
   flags.mark_flag_as_required("config")
 
 

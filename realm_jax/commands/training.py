@@ -61,15 +61,29 @@ def _plan(args: list[str]) -> int:
   return 0 if fits else 1
 
 
-def _train_flags() -> None:
-  workdir_flag()
-  config_flag("The experiment's file.")
+def trainer_flags(values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flags that are the same for each trainer of a run."""
   flags.DEFINE_list(
     "may_differ",
     [],
     "Config keys in which a resumed run may differ, beside those that any may: "
-    "mesh and optimizer.accumulate_steps.",
+    "mesh, optimizer.accumulate_steps and remat.",
+    flag_values=values,
   )
+  flags.DEFINE_float(
+    "peer_wait_seconds",
+    600.0,
+    "How long a process waits for the others, when it joins them and at each "
+    "step, before it ends with an error that names those that are missing.",
+    lower_bound=1.0,
+    flag_values=values,
+  )
+
+
+def _train_flags() -> None:
+  workdir_flag()
+  config_flag("The experiment's file.")
+  trainer_flags()
   flags.DEFINE_string(
     "coordinator",
     "",
@@ -77,13 +91,6 @@ def _train_flags() -> None:
     "default SLURM, Cloud TPU or JAX_COORDINATOR_ADDRESS says so.",
   )
   process_flags("train the run; by default what those say", None, None)
-  flags.DEFINE_float(
-    "peer_wait_seconds",
-    600.0,
-    "How long a process waits for the others, when it joins them and at each "
-    "step, before it ends with an error that names those that are missing.",
-    lower_bound=1.0,
-  )
 
 
 def _train(args: list[str]) -> int:

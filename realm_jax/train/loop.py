@@ -59,6 +59,8 @@ def train(run: RunConfig, workdir: str) -> bool:
     )
     if position is None:
       writer.save(0, state, feed.position())
+    else:
+      bar.note(f"Goes on from step {first_step} of {run.num_steps}.")
     program.compile(feed.shapes())
     writer.wait()  # The first index waits for it: if it failed, say so now.
     allocator.release_freed_memory()

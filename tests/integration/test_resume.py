@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_to_bit_equal_parameters(folder, undisturbed):
   os.killpg(process.pid, signal.SIGKILL)
   process.communicate()
   assert checkpoints.newest_step(workdir) == 8
-  finish(launch(folder, workdir))
+  assert "Goes on from step 8 of 24" in finish(launch(folder, workdir))
   assert schedule(workdir) == schedule(undisturbed)
   assert same_params(workdir, undisturbed)
 

@@ -24,6 +24,7 @@ TPU = (
 )
 ALL = (
   *["--builders=2", "--builder_devices=1", "--claim=texts:/data", "--spot"],
+  "--copy=/data",
   *["--claim=more:/more", "--namespace=team", "--service_account=realm"],
   f"--config.data.corpus={HARD}",
 )
@@ -126,6 +127,12 @@ def test_one_trainer_and_hosts_of_a_tpu_slice_are_told_nothing(render):
     trainer = jobs(render(*flags))["trainer"]
     names = {each["name"] for each in container(trainer)["env"]}
     assert names == {"REALM_CACHE"}
+
+
+def test_all_pods_are_told_what_to_copy(render):
+  for job in jobs(render(*GPU, *ALL)).values():
+    variables = {each["name"]: each for each in container(job)["env"]}
+    assert variables["REALM_COPY"]["value"] == "/data"
 
 
 def test_stopped_and_preempted_trainers_start_again_uncounted(render):

@@ -109,12 +109,28 @@ def test_any_string_comes_to_the_trainer_as_it_was_given(cluster, tmp_path):
   ],
 )
 def test_trainers_that_were_stopped_queue_again(cluster, code, then):
-  logs = submit(cluster, python=cluster.add("python", f"exit {code}"))
+  python = cluster.add("python", f"exit {code}")
+  logs = submit(cluster, "--max_restarts=0", python=python)
   cluster.calls()
   assert run(logs / "trainer.sh").wait() == code
   user = subprocess.check_output(["id", "-un"], text=True).strip()
   wanted = [[word.format(user) for word in call] for call in then]
   assert cluster.calls()[3:] == wanted
+
+
+@pytest.mark.parametrize("flags", [(), ("--hetjob",)])
+def test_trainers_that_fail_queue_again_so_many_times(cluster, flags):
+  python = cluster.add("python", "exit 3")
+  logs = submit(cluster, "--max_restarts=2", *flags, python=python)
+  script = logs / ("hetjob.sh" if flags else "trainer.sh")
+  requeue = ["scontrol", "requeue", "41"]
+  for attempt in range(3):
+    cluster.calls()
+    assert run(script, SLURM_JOB_NAME="x").wait() == 3
+    assert (requeue in cluster.calls()) == (attempt < 2)
+  # Another job of the same run counts anew.
+  assert run(script, SLURM_JOB_NAME="x", SLURM_JOB_ID="43").wait() == 3
+  assert ["scontrol", "requeue", "43"] in cluster.calls()
 
 
 @pytest.mark.parametrize(
@@ -154,6 +170,7 @@ def test_one_heterogeneous_job_ends_with_its_builders(cluster, tmp_path):
     *) until [ -e done ]; do sleep 0.05; done; touch built ;;
   esac"""
   flags = ["--hetjob", "--builders=2", "--builder_sbatch=--partition=cpu"]
+  flags += ["--max_restarts=0"]
   logs = submit(cluster, *flags, python=cluster.add("python", body))
   [job] = cluster.calls("sbatch")
   trainers, builders = job[: job.index(":")], job[job.index(":") :]

@@ -3,6 +3,7 @@
 
 import shlex
 import subprocess
+import threading
 
 import pytest
 
@@ -189,3 +190,16 @@ def test_builders_need_a_type(cloud, capsys):
   with pytest.raises(SystemExit):
     launch("--builder_accelerator_type=")
   assert "Give --builder_accelerator_type" in capsys.readouterr().err
+
+
+def test_a_slice_that_waits_says_so_once(cloud, tmp_path, capsys):
+  queued = tmp_path / "queued"
+  queued.write_text("WAITING_FOR_RESOURCES")
+  timer = threading.Timer(1.0, queued.unlink)
+  timer.start()
+  assert launch() == 0
+  timer.join()
+  told = capsys.readouterr().err
+  assert told.count("run-trainer is WAITING_FOR_RESOURCES\n") == 1
+  assert told.index("asks for v5p-32") < told.index("is WAITING_FOR_RES")
+  assert told.index("is WAITING_FOR_RES") < told.index("run-trainer is done")

@@ -168,6 +168,31 @@ def test_trainers_that_fail_take_the_builders_with_them(
   cluster, stand_in, tmp_path
 ):
   python = stand_in('[ "$3" = train ] && exit 3; exec sleep 600')
-  trainers, builders = submit(tmp_path / "run", python)
+  trainers, builders = submit(tmp_path / "run", "--max_restarts=0", python)
   finish([trainers], tmp_path / "run", "FAILED")
   finish([builders], tmp_path / "run", "CANCELLED")
+
+
+def test_jobs_that_a_person_cancels_stay_cancelled(cluster, stand_in, tmp_path):
+  # As trainers and builders do, they save and end when they are told to.
+  python = stand_in("trap 'exit 75' TERM; sleep 600 & wait")
+  jobs = submit(tmp_path / "run", python)
+  for job in jobs:
+    wait_for(lambda job=job: shown(job)["JobState"] == "RUNNING", tmp_path)
+  time.sleep(2)  # Until the traps are set.
+  subprocess.run(["scancel", *jobs], check=True)
+  finish(jobs, tmp_path / "run", "CANCELLED")
+  time.sleep(5)
+  assert [shown(job)["JobState"] for job in jobs] == ["CANCELLED"] * 2
+  assert [shown(job)["Restarts"] for job in jobs] == ["0", "0"]
+
+
+def test_trainers_that_failed_once_queue_again(cluster, stand_in, tmp_path):
+  python = stand_in(
+    """
+    [ "$SLURM_RESTART_COUNT" ] || [ "$3" != train ] || exit 3
+    exit 0"""
+  )
+  (trainers, _) = submit(tmp_path / "run", python)
+  finish([trainers], tmp_path / "run")
+  assert shown(trainers)["Restarts"] == "1"
