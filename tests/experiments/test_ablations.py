@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from experiments import pretraining
-from experiments.ablations import factbook, orderings, paper, switches
+from experiments.ablations import factbook, masks, orderings, paper, switches
 from launch.figures import Cell
 from realm_jax import config
+from realm_jax.data.masking import pieces_of
+from realm_jax.data.tokenize import train_tokenizer
 
 FIGURES = tuple(orderings.FIGURES)
 
@@ -55,7 +57,12 @@ def test_an_unknown_ablation_is_refused_with_those_there_are():
 
 @pytest.mark.parametrize("stage", ["ict", "realm"])
 def test_the_published_stages_are_valid_runs(stage):
-  assert config.parse(pretraining.get_config(stage)).stage == stage
+  base = config.parse(pretraining.get_config(stage))
+  large = config.parse(pretraining.get_config(f"{stage},large"))
+  assert base.stage == large.stage == stage
+  assert large.encoder.num_layers == large.embedder.bert.num_layers == 24
+  changed = {key.split(".")[0] for key in config.differences(base, large)}
+  assert changed == {"remat", "encoder", "embedder", "init"}
   with pytest.raises(ValueError, match=r"'mlm' is not one of \['ict'"):
     pretraining.get_config("mlm")
 
@@ -122,3 +129,20 @@ def test_a_finished_table_gets_its_orderings_and_a_plot(tmp_path, capsys):
 def test_without_a_table_there_is_a_way_out(tmp_path, capsys):
   assert orderings.main([f"--directory={tmp_path}"]) == 1
   assert "run `make ablations`" in capsys.readouterr().err
+
+
+def test_salient_masks_are_the_facts_and_random_ones_seldom(tmp_path):
+  (tmp_path / "data").mkdir()
+  text = "The coastline of Aruba is 68 km long."
+  lines = [{"text": text, "spans": [[26, 31]]}] * masks.SENTENCES
+  (tmp_path / "data" / "train_text.jsonl").write_text(
+    "".join(f"{json.dumps(line)}\n" for line in lines)
+  )
+  tokenizer = train_tokenizer([text], 100, tmp_path / "tokenizer")
+  (encoding,) = tokenizer.encode_batch([text])
+  fact = len(pieces_of(encoding, (26, 31)))
+  assert masks.shares(tmp_path, "salient") == (fact, 1.0, 1.0)
+  pieces, share, some = masks.shares(tmp_path, "token")
+  assert pieces == round(0.15 * len(encoding))
+  assert share == pytest.approx(fact / len(encoding), abs=0.03)
+  assert share <= some < 1.0
