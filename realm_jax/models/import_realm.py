@@ -43,7 +43,7 @@ _FIELDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RealmArchitecture:
-  """What REALM's models are made of; names as in `config.py`."""
+  """What REALM's models are made of; names as in `config`."""
 
   bert: BertConfig
   dim: int = 128  # D
