@@ -264,5 +264,7 @@ class _Stages:
       run.data,
       train=f"{self._data}/train.jsonl.gz",
       validation=f"{self._data}/validation.jsonl.gz",
+      # What a paragraph is about, its title says, and often nothing else.
+      reader_sees_title=True,
     )
     return dataclasses.replace(run, data=data, lengths=_ASKED)
