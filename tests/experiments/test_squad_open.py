@@ -96,7 +96,10 @@ def test_stages_are_trained_up_to_the_directory_itself(
     "skimmer-3",
   ]
   assert ran[-1].what["openqa"]["retriever"] == "dense"
-  assert ran[-1].what["init"]["retriever"] == str(made[-3])
+  assert ran[-1].what["init"] == {
+    "retriever": str(directory / "stages" / "dpr_realm-3"),
+    "encoder": str(directory / "stages" / "reader-3"),
+  }
 
 
 def test_minilm_is_found_without_being_imported(tmp_path, monkeypatch):
