@@ -224,6 +224,9 @@ class _Stages:
     return dataclasses.replace(
       run,
       data=dataclasses.replace(run.data, corpus=f"{self._directory}/blocks"),
+      lengths=dataclasses.replace(
+        _ASKED, passage=BLOCK, joint=_ASKED.query + BLOCK
+      ),
       optimizer=OptimizerConfig(learning_rate=1e-4),
       init=InitConfig(encoder=self._minilm),
     )

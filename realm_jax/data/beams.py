@@ -86,7 +86,7 @@ class BeamCollator:
     self._questions = questions
     num_parts = run.optimizer.accumulate_steps
     num_rows = run.batch_size // process_count // num_parts * read
-    rows = packing.simulate(np.arange(len(corpus)), num_rows)
+    rows = packing.simulate_found(corpus.lengths, num_rows)
     plan = functools.partial(
       packing.plan,
       multiple=num_devices,

@@ -264,6 +264,22 @@ def simulate(
   return rng.choice(lengths, size=(SIMULATED_BATCHES, num_rows))
 
 
+def simulate_found(
+  lengths: Int[np.ndarray, "passages"], num_rows: int
+) -> Int[np.ndarray, "s n"]:
+  """Draws batches of passages as they are found, or named, for questions.
+
+  Every other batch is of passages by chance, and the rest of passages as
+  likely as they are long: so they are where each holds an answer.
+  """
+  rng = np.random.default_rng(0)  # As in `simulate`.
+  shape = (SIMULATED_BATCHES, num_rows)
+  rows = rng.integers(len(lengths), size=shape)
+  longer = rng.choice(len(lengths), size=shape, p=lengths / lengths.sum())
+  rows[1::2] = longer[1::2]
+  return rows
+
+
 def round_up(length: int | float) -> int:
   """Returns the next static length that holds `length`."""
   return -(-math.ceil(length) // LENGTH_STEP) * LENGTH_STEP

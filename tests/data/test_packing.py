@@ -91,6 +91,15 @@ def test_a_seventh_of_a_batch_is_padding_at_most():
   assert real > 6 / 7
 
 
+def test_as_many_batches_are_found_by_chance_as_by_length():
+  lengths = np.array([10, 30, 60])
+  rows = packing.simulate_found(lengths, 500)
+  shares = [np.bincount(half.reshape(-1)) for half in (rows[::2], rows[1::2])]
+  shares = np.array(shares) / (len(rows) // 2 * 500)
+  np.testing.assert_allclose(shares[0], 1 / 3, atol=0.01)
+  np.testing.assert_allclose(shares[1], lengths / 100, atol=0.01)
+
+
 def test_lines_are_those_of_a_slow_first_fit():
   rng = np.random.default_rng(0)
   for lengths in rng.integers(1, 40, size=(30, 25)):
