@@ -10,6 +10,9 @@ import time
 import psutil
 
 SAMPLE_SECONDS = 0.5
+# Linux counts a large process' pages one by one, and holds its allocations up
+# meanwhile: so long, for each second of counting, it is left alone.
+_REST = 50
 
 
 class Processes:
@@ -50,10 +53,12 @@ class Processes:
     running = [
       subprocess.Popen(command, pass_fds=self._pass_fds) for command in commands
     ]
-    failed = None
+    failed, next_sample = None, 0.0
     try:
       while failed is None and any(one.poll() is None for one in running):
-        self._sample(running)
+        if (began := time.monotonic()) >= next_sample:
+          self._sample(running)
+          next_sample = began + _REST * (time.monotonic() - began)
         self._tick()
         time.sleep(SAMPLE_SECONDS)
         failed = _first_failed(running)
