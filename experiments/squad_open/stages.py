@@ -9,9 +9,9 @@
 
 All start from all-MiniLM-L6-v2, and every `qa` but the closed book's from one
 `reader` besides, which has learned to read the passage that a question names:
-at first cut into short blocks (`skimmer`), of which a machine reads almost
-twice as many in the time. Rows of one table differ in what is drawn here alone:
-the four dense `qa` have one config, but for where their retriever starts.
+at first cut into short blocks (`skimmer`), of which a machine reads twice as
+many in the time. Rows of one table differ in what is drawn here alone: the four
+dense `qa` have one config, but for where their retriever starts.
 
 REALM's encoder is another one, of two layers that start by copying: MiniLM has
 no masked-language head, and in a hundred steps it had learned how often words

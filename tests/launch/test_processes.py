@@ -24,6 +24,20 @@ def test_memory_of_children_counts(monkeypatch):
   assert both.peak_bytes > alone.peak_bytes + 150_000_000
 
 
+def test_processes_are_left_alone_for_long_after_a_long_look(monkeypatch):
+  monkeypatch.setattr(processes, "SAMPLE_SECONDS", 0.05)
+  looks = []
+
+  def look(process):
+    time.sleep(0.2)  # So the next one comes ten seconds later.
+    return looks.append(process.pid) or 0
+
+  monkeypatch.setattr(processes, "_memory_bytes", look)
+  Processes().together([python("import time; time.sleep(2)")])
+
+  assert len(looks) == 1
+
+
 def test_a_failure_stops_the_others_and_hands_on_its_code(monkeypatch, capsys):
   monkeypatch.setattr(processes, "SAMPLE_SECONDS", 0.05)
   began = time.monotonic()
