@@ -108,8 +108,8 @@ class Cells:
     for stage in self._table.chain(row.stage):
       yield self._stages[stage, seed]
     run = self._table.stages[row.stage]
-    if run.has_retriever and not run.searches:
-      yield tasks.indexing(self._stage(row.stage, seed))
+    if row.corpus or (run.has_retriever and not run.searches):
+      yield tasks.indexing(self._stage(row.stage, seed), row.corpus)
     yield self._evaluation(row, seed)
 
   def _evaluation(self, row: Row, seed: int) -> Task:
@@ -117,6 +117,7 @@ class Cells:
       self._stage(row.stage, seed),
       self._table.data_of(row),
       self._workdir / "rows" / f"{row.name}-{seed}.jsonl",
+      row.corpus,
       row.flags,
     )
 

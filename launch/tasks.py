@@ -113,9 +113,14 @@ def training(
   )
 
 
-def indexing(workdir: pathlib.Path) -> Task:
-  """Returns the task that indexes a stage which trained without an index."""
-  command = realm("build-index", workdir=workdir)
+def indexing(workdir: pathlib.Path, corpus: str = "") -> Task:
+  """Returns the task that indexes what a stage has learned.
+
+  Args:
+    workdir: of the stage.
+    corpus: to index, in place of the one that it was trained over.
+  """
+  command = realm("build-index", workdir=workdir, **_over(corpus))
   return Task(
     command=command,
     what={"command": command[1:]},  # Whichever Python runs it.
@@ -128,6 +133,7 @@ def evaluating(
   workdir: pathlib.Path,
   data: Mapping[str, str],
   predictions: pathlib.Path,
+  corpus: str = "",
   flags: Sequence[str] = (),
 ) -> Task:
   """Returns the task that evaluates a stage; it makes the file of figures.
@@ -136,9 +142,16 @@ def evaluating(
     workdir: of the stage.
     data: {"questions": path} or {"texts": path}.
     predictions: file to write.
+    corpus: to search, in place of the one that it was trained over.
     flags: further ones.
   """
-  command = realm("evaluate", workdir=workdir, **data, predictions=predictions)
+  command = realm(
+    "evaluate",
+    workdir=workdir,
+    **data,
+    **_over(corpus),
+    predictions=predictions,
+  )
   command += flags
   return Task(
     command=command,
@@ -175,6 +188,10 @@ def _read(record: pathlib.Path) -> dict[str, Any] | None:
     return json.loads(record.read_text(encoding="utf-8"))
   except FileNotFoundError:
     return None
+
+
+def _over(corpus: str) -> dict[str, str]:
+  return {"corpus": corpus} if corpus else {}
 
 
 def _listed(changed: dict[str, Any]) -> str:

@@ -54,8 +54,8 @@ def prepare(data: str, directory: pathlib.Path) -> None:
       )
   # The last of the texts to be written.
   if not (directory / "texts" / told.PRETRAINING).exists():
-    corpus = PassageCorpus.open(directory / "corpus")
-    told.write(corpus, directory / "texts")
+    blocks = PassageCorpus.open(directory / "blocks")
+    told.write(blocks, directory / "texts")
 
 
 def main(argv: list[str]) -> int:

@@ -41,7 +41,7 @@ from realm_jax.config import (
 )
 
 LENGTHS = LengthConfig(query=64, passage=288, joint=352, masks=10)
-BLOCK = 96  # Pieces at most of the skimmer's.
+BLOCK = 96  # Pieces at most of a short one.
 # Of 10,000 questions two have more pieces than these.
 _ASKED = LengthConfig(query=40, passage=288, joint=328, masks=10)
 # Of the answers, 7% are wider than ORQA's 10 pieces, and few than these.
@@ -53,7 +53,7 @@ _COPYING = dataclasses.replace(
   vocab_size=minilm.BERT.vocab_size,
   hidden_size=256,
   mlp_size=1024,
-  max_positions=LENGTHS.joint,
+  max_positions=LENGTHS.query + BLOCK,
 )
 
 
@@ -151,7 +151,7 @@ def stages(size: str, directory: str, data: str) -> dict[str, RunConfig]:
 class _Stages:
   def __init__(self, size: Size, directory: str, data: str) -> None:
     self._size, self._directory, self._data = size, directory, data
-    self._texts = f"{directory}/texts"
+    self._texts, self._blocks = f"{directory}/texts", f"{directory}/blocks"
     self._minilm = minilm.folder()
     bert = self._sized_bert(minilm.BERT)
     embedder: EmbedderConfig = dataclasses.replace(minilm.EMBEDDER, bert=bert)
@@ -188,25 +188,17 @@ class _Stages:
     )
 
   def reading(self) -> RunConfig:
-    run = self._sized("mlm", self._size.reading)
     return dataclasses.replace(
-      run,
-      data=dataclasses.replace(run.data, train=f"{self._texts}/{told.READING}"),
-      encoder=self._sized_bert(_COPYING),
+      self._told(self._sized("mlm", self._size.reading), told.READING),
       reading=ReadingConfig(),
       optimizer=settings.optimizer(1e-3),
     )
 
   def realm(self) -> RunConfig:
-    run = self._sized("realm", self._size.realm)
     return dataclasses.replace(
-      run,
-      data=dataclasses.replace(
-        run.data, train=f"{self._texts}/{told.PRETRAINING}"
-      ),
-      encoder=self._sized_bert(_COPYING),
-      # The towers learn at the rate of `ict`.
-      optimizer=settings.optimizer(2e-4, retriever_scale=0.1),
+      self._told(self._sized("realm", self._size.realm), told.PRETRAINING),
+      # The towers learn at the rate of `dpr`.
+      optimizer=settings.optimizer(2e-4, retriever_scale=0.25),
       init=InitConfig(retriever="stage:ict", encoder="stage:reading"),
     )
 
@@ -223,7 +215,7 @@ class _Stages:
     run = self._given_gold(self._size.skimmer)
     return dataclasses.replace(
       run,
-      data=dataclasses.replace(run.data, corpus=f"{self._directory}/blocks"),
+      data=dataclasses.replace(run.data, corpus=self._blocks),
       lengths=dataclasses.replace(
         _ASKED, passage=BLOCK, joint=_ASKED.query + BLOCK
       ),
@@ -274,6 +266,16 @@ class _Stages:
         _SPANS, beam=self._size.beam, read=self._size.read
       ),
       optimizer=OptimizerConfig(learning_rate=3e-5),
+    )
+
+  def _told(self, run: RunConfig, texts: str) -> RunConfig:
+    return dataclasses.replace(
+      run,
+      data=dataclasses.replace(
+        run.data, train=f"{self._texts}/{texts}", corpus=self._blocks
+      ),
+      lengths=dataclasses.replace(LENGTHS, joint=LENGTHS.query + BLOCK),
+      encoder=self._sized_bert(_COPYING),
     )
 
   def _sized(self, stage: Stage, size: tuple[int, int]) -> RunConfig:
