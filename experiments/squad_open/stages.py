@@ -29,6 +29,7 @@ from realm_jax.config import (
   DataConfig,
   DprConfig,
   EmbedderConfig,
+  IctConfig,
   InitConfig,
   LengthConfig,
   OpenQaConfig,
@@ -42,6 +43,7 @@ from realm_jax.config import (
 
 LENGTHS = LengthConfig(query=64, passage=288, joint=352, masks=10)
 BLOCK = 96  # Pieces at most of a short one.
+_SAME_TITLE = 8  # Of an article's 43 passages, side by side in a batch.
 # Of 10,000 questions two have more pieces than these.
 _ASKED = LengthConfig(query=40, passage=288, joint=328, masks=10)
 # Of the answers, 7% are wider than ORQA's 10 pieces, and few than these.
@@ -85,7 +87,7 @@ SIZES = {
   "cpu": Size(
     ict=(150, 32),
     reading=(1000, 64),
-    realm=(300, 8),
+    realm=(500, 8),
     dpr=(600, 32),
     skimmer=(3400, 32),
     reader=(800, 24),
@@ -93,8 +95,8 @@ SIZES = {
     closed=(1000, 32),
     beam=100,
     read=3,
-    candidates=4,
-    refresh_every=150,
+    candidates=8,
+    refresh_every=250,
     dropout=0.0,  # What is seen about once cannot be learned by heart.
     dtype="float32",
   ),
@@ -183,6 +185,8 @@ class _Stages:
   def ict(self) -> RunConfig:
     return dataclasses.replace(
       self._sized("ict", self._size.ict),
+      # Of 32 passages by chance, MiniLM knows the right one already.
+      ict=IctConfig(same_title=_SAME_TITLE),
       optimizer=OptimizerConfig(learning_rate=2e-5),
       init=InitConfig(retriever=self._minilm),
     )
@@ -205,8 +209,8 @@ class _Stages:
   def dpr(self, start: str) -> RunConfig:
     return dataclasses.replace(
       self._asked(self._sized("dpr", self._size.dpr)),
-      # SQuAD has four questions a passage, and 43 passages an article.
-      dpr=DprConfig(questions=4, same_title=8),
+      # SQuAD has four questions a passage.
+      dpr=DprConfig(questions=4, same_title=_SAME_TITLE),
       optimizer=OptimizerConfig(learning_rate=5e-5),
       init=InitConfig(retriever=f"stage:{start}"),
     )
