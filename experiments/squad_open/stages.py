@@ -166,11 +166,8 @@ class _Stages:
       lengths=LENGTHS,
       embedder=embedder,
       encoder=bert,
-      retrieval=RetrievalConfig(num_candidates=size.candidates),
       # Shards so small that a killed builder loses two minutes.
-      refresh=RefreshConfig(
-        every_steps=size.refresh_every, shard_passages=2**12
-      ),
+      refresh=RefreshConfig(shard_passages=2**12),
     )
 
   def _sized_bert(self, bert: BertConfig) -> BertConfig:
@@ -199,8 +196,12 @@ class _Stages:
     )
 
   def realm(self) -> RunConfig:
+    size = self._size
+    run = self._told(self._sized("realm", size.realm), told.PRETRAINING)
     return dataclasses.replace(
-      self._told(self._sized("realm", self._size.realm), told.PRETRAINING),
+      run,
+      retrieval=RetrievalConfig(num_candidates=size.candidates),
+      refresh=dataclasses.replace(run.refresh, every_steps=size.refresh_every),
       # The towers learn at the rate of `dpr`.
       optimizer=settings.optimizer(2e-4, retriever_scale=0.25),
       init=InitConfig(retriever="stage:ict", encoder="stage:reading"),
