@@ -17,7 +17,7 @@ import pathlib
 import signal
 import sys
 
-from experiments.squad_open import minilm, told
+from experiments.squad_open import clozes, minilm
 from experiments.squad_open.stages import BLOCK, LENGTHS, SIZES
 from experiments.squad_open.table import table
 from launch.cells import Cells
@@ -52,10 +52,9 @@ def prepare(data: str, directory: pathlib.Path) -> None:
         tokenizer=minilm.folder(),
         max_pieces=max_pieces,
       )
-  # The last of the texts to be written.
-  if not (directory / "texts" / told.PRETRAINING).exists():
+  if not (directory / "texts" / clozes.FILE).exists():
     blocks = PassageCorpus.open(directory / "blocks")
-    told.write(blocks, directory / "texts")
+    clozes.write(blocks, directory / "texts")
 
 
 def main(argv: list[str]) -> int:

@@ -15,15 +15,16 @@ dense `qa` have one config, but for where their retriever starts.
 
 REALM's encoder is another one, of two layers that start by copying: MiniLM has
 no masked-language head, and in a hundred steps it had learned how often words
-come and no more, where these had learned to copy. They read sentences that
-another passage tells, too (`told.py`).
+come and no more, where these had learned to copy. It reads clozes of the
+passages' own sentences (`clozes.py`) beside blocks: candidates are most of a
+step's work, and of blocks it has three in the time of one passage.
 """
 
 import dataclasses
 from typing import Literal
 
 from experiments.factbook_demo import settings
-from experiments.squad_open import minilm, told
+from experiments.squad_open import clozes, minilm
 from realm_jax.config import (
   BertConfig,
   DataConfig,
@@ -153,7 +154,8 @@ def stages(size: str, directory: str, data: str) -> dict[str, RunConfig]:
 class _Stages:
   def __init__(self, size: Size, directory: str, data: str) -> None:
     self._size, self._directory, self._data = size, directory, data
-    self._texts, self._blocks = f"{directory}/texts", f"{directory}/blocks"
+    self._clozes = f"{directory}/texts/{clozes.FILE}"
+    self._blocks = f"{directory}/blocks"
     self._minilm = minilm.folder()
     bert = self._sized_bert(minilm.BERT)
     embedder: EmbedderConfig = dataclasses.replace(minilm.EMBEDDER, bert=bert)
@@ -190,17 +192,19 @@ class _Stages:
 
   def reading(self) -> RunConfig:
     return dataclasses.replace(
-      self._told(self._sized("mlm", self._size.reading), told.READING),
+      self._given_clozes(self._sized("mlm", self._size.reading)),
       reading=ReadingConfig(),
       optimizer=settings.optimizer(1e-3),
     )
 
   def realm(self) -> RunConfig:
     size = self._size
-    run = self._told(self._sized("realm", size.realm), told.PRETRAINING)
+    run = self._given_clozes(self._sized("realm", size.realm))
     return dataclasses.replace(
       run,
-      retrieval=RetrievalConfig(num_candidates=size.candidates),
+      retrieval=RetrievalConfig(
+        num_candidates=size.candidates, exclude_own=False
+      ),
       refresh=dataclasses.replace(run.refresh, every_steps=size.refresh_every),
       # The towers learn at the rate of `dpr`.
       optimizer=settings.optimizer(2e-4, retriever_scale=0.25),
@@ -273,11 +277,11 @@ class _Stages:
       optimizer=OptimizerConfig(learning_rate=3e-5),
     )
 
-  def _told(self, run: RunConfig, texts: str) -> RunConfig:
+  def _given_clozes(self, run: RunConfig) -> RunConfig:
     return dataclasses.replace(
       run,
       data=dataclasses.replace(
-        run.data, train=f"{self._texts}/{texts}", corpus=self._blocks
+        run.data, train=self._clozes, corpus=self._blocks
       ),
       lengths=dataclasses.replace(LENGTHS, joint=LENGTHS.query + BLOCK),
       encoder=self._sized_bert(_COPYING),
