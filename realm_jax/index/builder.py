@@ -281,17 +281,17 @@ class _Builder:
     return None
 
   def _known(self, draft: Draft) -> KnownVectors | None:
-    for workdir in (self.workdir, *self._start()):
-      known = known_vectors(workdir, self._corpus, draft.plan.embedder_hash)
-      if known:
-        _log.info(
-          "%d of %d vectors are those of %s",
-          known.num_known,
-          draft.plan.num_passages,
-          known.version,
-        )
-        return known
-    return None
+    known = known_vectors(
+      (self.workdir, *self._start()), self._corpus, draft.plan.embedder_hash
+    )
+    if known:
+      _log.info(
+        "%d of %d vectors are those of %s",
+        known.num_known,
+        draft.plan.num_passages,
+        known.version,
+      )
+    return known
 
   def _start(self) -> Iterator[epath.Path]:
     """Yields the run that the retriever started from, if it is there still."""

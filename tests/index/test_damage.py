@@ -8,6 +8,7 @@ from realm_jax import checkpoints
 from realm_jax.index import damage, publish, reuse, store
 from realm_jax.index.builder import build_index
 from realm_jax.index.corpora import Corpora
+from realm_jax.index.manifest import Manifest
 from realm_jax.index.swap import IndexWatcher
 from tests.index.conftest import publish as publish_version
 from tests.index.conftest import save_checkpoints
@@ -129,12 +130,17 @@ def test_a_watcher_waits_for_a_damaged_version_to_be_made_anew(
   assert caplog.text.count("waits for a builder") == 1
 
 
-def test_damaged_vectors_are_not_copied_into_another_version(workdir, corpus):
-  version = publish_version(workdir, 7, corpus)
+@pytest.mark.parametrize("path", ["embeddings", reuse.PASSAGES_FILE])
+def test_damaged_vectors_are_not_copied_into_another_version(
+  workdir, run, corpus, path
+):
+  save_checkpoints(workdir, run, [10])
+  (version,) = build_index(workdir)
   found = workdir / "index" / version
-  flip(workdir, version)
-  hash_ = f"{7:064d}"
-  assert reuse.known_vectors(workdir, corpus, hash_) is None
+  hash_ = Manifest.read(found).embedder_hash
+  assert reuse.known_vectors([workdir], corpus, hash_) is not None
+  flip(workdir, version, path)
+  assert reuse.known_vectors([workdir], corpus, hash_) is None
   assert damage.is_reported(found)
 
 

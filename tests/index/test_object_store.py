@@ -182,7 +182,7 @@ def test_the_builder_publishes_what_a_reader_on_another_host_opens(
     opened.index.search(queries, 1).ids,
     ExactIndex(opened.embeddings).search(queries, 1).ids,
   )
-  known = reuse.known_vectors(workdir, corpus, manifest.embedder_hash)
+  known = reuse.known_vectors([workdir], corpus, manifest.embedder_hash)
   assert known.num_known == len(corpus)
 
 

@@ -147,6 +147,31 @@ def test_a_changed_corpus_embeds_what_changed(
   )
 
 
+def test_of_versions_over_several_corpora_the_one_that_knows_most_is_taken(
+  separate, corpus, tokenizer, tmp_path, embedded
+):
+  workdir, run = separate
+  first = corpus.passages([0])[0]
+  document = Document(uid=first.uid, title=first.title, text=first.text)
+  others = [
+    build_corpus([*added, document], tokenizer, tmp_path / name, 32)
+    for name, added in (
+      ("shared", [Document(uid="new", title="New", text="None has this.")]),
+      ("few", []),
+    )
+  ]
+  save(workdir, run, 1, query=1, document=1)
+  for other in (corpus, *others):
+    build_index(workdir, corpus=str(other.directory))
+  assert embedded == [len(corpus), 1]
+
+  init = InitConfig(retriever=str(workdir))
+  next_dir = claim(tmp_path / "next", dataclasses.replace(run, init=init))
+  save(next_dir, run, 0, query=1, document=1)
+  build_index(next_dir)
+  assert embedded == [len(corpus), 1]
+
+
 def test_a_move_embeds_what_changed_though_the_checkpoint_is_gone(
   workdir, run, corpus, edited_corpus, embedded
 ):
