@@ -32,6 +32,13 @@ def test_a_file_is_replaced_whole(place):
   assert files.size(place / "file") == 6
 
 
+@pytest.mark.parametrize("last", [b"\n", b"\r", b"\r\n", b"\0"])
+def test_bytes_are_kept_to_the_last(place, tmp_path, last):
+  (tmp_path / "made").write_bytes(b"abc" + last)
+  files.upload(tmp_path / "made", place / "file")
+  assert (place / "file").read_bytes() == b"abc" + last
+
+
 def test_a_file_that_could_not_be_written_is_as_before(tmp_path):
   files.write_whole(tmp_path / "file", "before")
   with (
