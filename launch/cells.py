@@ -109,7 +109,12 @@ class Cells:
       yield self._stages[stage, seed]
     run = self._table.stages[row.stage]
     if row.corpus or (run.has_retriever and not run.searches):
-      yield tasks.indexing(self._stage(row.stage, seed), row.corpus)
+      yield tasks.indexing(
+        self._stage(row.stage, seed),
+        # The row's: two of one stage may search two corpora.
+        self._workdir / "rows" / f"{row.name}-{seed}.index.json",
+        row.corpus,
+      )
     yield self._evaluation(row, seed)
 
   def _evaluation(self, row: Row, seed: int) -> Task:

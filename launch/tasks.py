@@ -113,18 +113,21 @@ def training(
   )
 
 
-def indexing(workdir: pathlib.Path, corpus: str = "") -> Task:
+def indexing(
+  workdir: pathlib.Path, record: pathlib.Path, corpus: str = ""
+) -> Task:
   """Returns the task that indexes what a stage has learned.
 
   Args:
     workdir: of the stage.
+    record: of the task.
     corpus: to index, in place of the one that it was trained over.
   """
   command = realm("build-index", workdir=workdir, **_over(corpus))
   return Task(
     command=command,
     what={"command": command[1:]},  # Whichever Python runs it.
-    record=workdir.with_name(f"{workdir.name}.index.json"),
+    record=record,
     made=workdir / "index",
   )
 

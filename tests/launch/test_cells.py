@@ -159,6 +159,20 @@ def test_a_row_may_search_another_corpus(fake, tmp_path):
   ]
 
 
+def test_rows_of_one_stage_over_several_corpora_are_made_once(fake, tmp_path):
+  rows = tuple(
+    Row(name=name, label="", stage="ict", corpus=name) for name in ("a", "b")
+  )
+  table = dataclasses.replace(TABLE, rows=rows, seeds=(0,))
+  Cells(table, str(tmp_path / "table")).run()
+  assert [line for line in fake.ran() if "build" in line] == [
+    "build-index index over a",
+    "build-index index over b",
+  ]
+  Cells(table, str(tmp_path / "table")).run()
+  assert fake.ran() == []
+
+
 def test_a_table_goes_on_where_it_failed(fake, tmp_path, monkeypatch):
   monkeypatch.setenv("FAILING", "qa-0")
   with pytest.raises(SystemExit) as failed:
