@@ -26,8 +26,8 @@ class IctConfig:
 class DprConfig:
   """The retriever supervised by pairs of questions and passages (DPR)."""
 
-  # Passages a question that an index finds and that do not answer it, beside
-  # the batch's others. Above 0, a builder refreshes that index.
+  # Passages an index finds for a passage's questions and that answer none of
+  # them, beside the batch's others. Above 0, a builder refreshes that index.
   negatives: int = 0
   search: int = 50  # Passages found, of which those are the best wrong ones.
   # Questions of one passage that are asked together; batch_size counts the
@@ -41,12 +41,6 @@ class DprConfig:
     for name in ("questions", "same_title"):
       value = getattr(self, name)
       require(value > 0, f"dpr.{name} must be positive, got {value}.")
-    require(
-      self.questions == 1 or self.negatives == 0,
-      f"dpr.negatives ({self.negatives}) are a question's own, and several "
-      f"(dpr.questions: {self.questions}) are asked of a passage: set one of "
-      "them to its default.",
-    )
     require(
       0 <= self.negatives < self.search,
       f"dpr.negatives ({self.negatives}) must be in 0..{self.search - 1}: "

@@ -2,7 +2,7 @@
 """Questions with the passages that they name, to train a retriever (DPR).
 
 A question's negatives are the batch's other passages and, if wanted, the best
-that an index finds for it and that do not answer it.
+that an index finds for it, or for others of its passage, and that answer none.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,27 +93,31 @@ def pair_rows(
 
 
 def wrong_passages(
-  question: Question,
+  questions: Sequence[Question],
   gold_row: int,
-  found: Int32[np.ndarray, "k"],
+  found: Int32[np.ndarray, "q k"],
   corpus: PassageCorpus,
   count: int,
 ) -> Int32[np.ndarray, "n"]:
-  """Returns the first passages found that do not answer a question.
+  """Returns the first passages found that answer none of some questions.
 
-  That is: neither its own, nor one that holds an answer.
+  That is: neither their own, nor one that holds an answer.
 
   Args:
-    question: with its answers.
-    gold_row: its own passage.
-    found: passages, best first.
+    questions: of one passage, with their answers.
+    gold_row: that passage.
+    found: passages for each question, best first.
     corpus: of the passages.
     count: n; NULL_ROW stands where fewer are wrong.
   """
   wrong = np.full(count, collate.NULL_ROW, np.int32)
   places = iter(range(count))
-  for row in found[found != gold_row].tolist():
-    if not answers.occurs(question, corpus.passage(row).text):
+  # The best of every question, then the second best of every one, and so on.
+  for row in dict.fromkeys(found.T.reshape(-1).tolist()):
+    text = corpus.passage(row).text
+    if row != gold_row and not any(
+      answers.occurs(question, text) for question in questions
+    ):
       wrong[next(places)] = row
       if wrong[-1] != collate.NULL_ROW:
         break

@@ -16,6 +16,7 @@ def in_batch_log_probs(
   passage_embs: Float[Array, "n D"],
   temperature: float,
   passage_ids: Int[Array, "n"] | None = None,
+  together: int = 1,
 ) -> Float[Array, "B n"]:
   """log p(passage j | query i) in nats; see `own_passages` for the right one.
 
@@ -24,12 +25,12 @@ def in_batch_log_probs(
 
   Args:
     query_embs: of the queries.
-    passage_embs: each query's own passage, then as many further ones for each;
-      or one passage for as many queries each.
+    passage_embs: see `own_passages`.
     temperature: that scores are divided by.
     passage_ids: passages of one id are one passage. Where that is a query's
       own, its other copies are left out, with LOG_ZERO: they are no negatives.
       None: all differ.
+    together: queries that share their passages.
   """
   scores = jnp.einsum(
     "id,jd->ij",
@@ -39,17 +40,20 @@ def in_batch_log_probs(
   )
   scores /= temperature
   if passage_ids is not None:
-    own = own_passages(*scores.shape)[:, None]
+    own = own_passages(*scores.shape, together)[:, None]
     same = passage_ids[own] == passage_ids[None, :]
     others = jnp.arange(len(passage_ids))[None, :] != own
     scores = jnp.where(same & others, LOG_ZERO, scores)
   return jax.nn.log_softmax(scores, axis=-1)
 
 
-def own_passages(num_queries: int, num_passages: int) -> Int[Array, "B"]:
+def own_passages(
+  num_queries: int, num_passages: int, together: int = 1
+) -> Int[Array, "B"]:
   """Returns which passage is each query's own.
 
-  Of several passages a query it is the first of its share; several queries a
-  passage share theirs.
+  Queries come in groups of `together`, each with as many of the passages: its
+  own is the first of them.
   """
-  return jnp.arange(num_queries) * num_passages // num_queries
+  share = num_passages * together // num_queries
+  return jnp.arange(num_queries) // together * share

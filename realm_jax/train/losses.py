@@ -21,6 +21,7 @@ from realm_jax.train.step import LossFn
 def in_batch_loss(run: RunConfig) -> LossFn:
   """-log p(own passage | query) over the global batch: stages ict and dpr."""
   embedder = Embedder(run.embedder, run.remat)
+  together = run.dpr.questions if run.stage == "dpr" else 1
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:
     query_rng, passage_rng = jax.random.split(rng)
@@ -37,8 +38,9 @@ def in_batch_loss(run: RunConfig) -> LossFn:
       run.embedder.temperature,
       # ICT names none: there, a passage that lost another sentence differs.
       batch.get("passage_row"),
+      together,
     )
-    places = ict.own_passages(*log_probs.shape)
+    places = ict.own_passages(*log_probs.shape, together)
     own = jnp.take_along_axis(log_probs, places[:, None], axis=1)
     found = jnp.argmax(log_probs, axis=-1) == places
     return {"loss": _sum(-own), "in_batch_accuracy": _sum(found)}

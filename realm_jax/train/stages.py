@@ -134,12 +134,16 @@ class _Dpr:
     found = self._searcher.search(queries, index, dpr.search)
     negatives = [
       wrong_passages(
-        self._questions[int(number)], row, ids, index.corpus, dpr.negatives
+        [self._questions[int(number)] for number in numbers],
+        row,
+        ids,
+        index.corpus,
+        dpr.negatives,
       )
-      for number, row, ids in zip(
-        examples["index"][:, 0],
+      for numbers, row, ids in zip(
+        examples["index"],
         self.corpus.rows_in(index.corpus, own).tolist(),
-        found.ids,
+        found.ids.reshape(len(own), dpr.questions, -1),
         strict=True,
       )
     ]

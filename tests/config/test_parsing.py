@@ -57,10 +57,6 @@ def test_a_field_can_be_overridden_like_a_flag_does():
     ({"batch_size": 0}, "batch_size must be positive, got 0"),
     ({"dpr": {"negatives": 50}}, r"dpr.negatives \(50\) must be in 0..49"),
     ({"dpr": {"same_title": 0}}, "dpr.same_title must be positive, got 0"),
-    (
-      {"dpr": {"negatives": 1, "questions": 2}},
-      r"dpr.negatives \(1\) are a question's own",
-    ),
     ({"optimizer": {"accumulate_steps": 0}}, "must be positive, got 0"),
     (
       {"batch_size": 8, "optimizer": {"accumulate_steps": 3}},

@@ -131,16 +131,24 @@ def test_negatives_are_the_best_passages_found_that_answer_nothing(tiny_corpus):
     for row in range(len(tiny_corpus))
     if question.answers[0] in tiny_corpus.passage(row).text
   ]
-  found = np.array([gold, holding[0], 9, 2, 7], np.int32)
+  found = np.array([[gold, holding[0], 9, 2, 7]], np.int32)
 
   def choose(count):
     return pairs.wrong_passages(
-      question, gold, found, tiny_corpus, count
+      [question], gold, found, tiny_corpus, count
     ).tolist()
 
   assert choose(1) == [9]
   assert choose(2) == [9, 2]
   assert choose(4) == [9, 2, 7, collate.NULL_ROW]
+
+
+def test_negatives_of_several_questions_answer_none_and_go_by_rank(tiny_corpus):
+  texts = [tiny_corpus.passage(row).text for row in (5, 6)]
+  questions = [Question(text="?", answers=(text,)) for text in texts]
+  found = np.array([[6, 2, 9, 5], [8, 3, 2, 1]], np.int32)
+  wrong = pairs.wrong_passages(questions, 3, found, tiny_corpus, 5)
+  assert wrong.tolist() == [8, 2, 9, 1, collate.NULL_ROW]
 
 
 def test_a_batch_has_each_question_s_own_passage_and_then_its_negatives(

@@ -35,11 +35,23 @@ def test_further_passages_of_a_query_are_everyone_s_negatives():
 
 
 def test_several_queries_have_one_passage_as_their_own():
-  assert ict.own_passages(6, 2).tolist() == [0, 0, 0, 1, 1, 1]
+  assert ict.own_passages(6, 2, 3).tolist() == [0, 0, 0, 1, 1, 1]
   log_probs = ict.in_batch_log_probs(
-    jnp.ones((6, 2)), jnp.zeros((2, 2)), 1.0, jnp.array([4, 5])
+    jnp.ones((6, 2)), jnp.zeros((2, 2)), 1.0, jnp.array([4, 5]), 3
   )
   np.testing.assert_allclose(np.exp(log_probs), 1 / 2, rtol=1e-6)
+
+
+def test_several_queries_share_their_passage_and_its_further_ones():
+  """Both groups of 3 have 2 passages, and the second's further is 4 again."""
+  assert ict.own_passages(6, 4, 3).tolist() == [0, 0, 0, 2, 2, 2]
+  log_probs = ict.in_batch_log_probs(
+    jnp.ones((6, 2)), jnp.zeros((4, 2)), 1.0, jnp.array([4, 5, 6, 4]), 3
+  )
+  thirds, quarters = [1 / 3, 1 / 3, 1 / 3, 0], [1 / 4] * 4
+  np.testing.assert_allclose(
+    np.exp(log_probs), [thirds] * 3 + [quarters] * 3, rtol=1e-6
+  )
 
 
 def test_other_copies_of_the_own_passage_are_no_negatives():

@@ -65,10 +65,12 @@ def test_dpr_asks_several_questions_of_each_passage(make_run):
   assert len(batch["passage"]["order"]) == run.batch_size
 
 
+@pytest.mark.parametrize("together", [1, 3])
 def test_dpr_batches_hold_wrong_passages_that_the_version_finds(
-  make_run, version
+  make_run, version, together
 ):
-  run = make_run("dpr", dpr=DprConfig(negatives=2, search=10))
+  dpr = DprConfig(negatives=2, search=10, questions=together)
+  run = make_run("dpr", dpr=dpr)
   opened = stages.open_stage(run)
   examples = next(opened.batches())
   batch = opened.prepare(examples, version)
@@ -77,13 +79,17 @@ def test_dpr_batches_hold_wrong_passages_that_the_version_finds(
   found = opened._searcher.search(queries, version, 10).ids
   rows = batch["passage_row"].reshape(8, 3)
   np.testing.assert_array_equal(rows[:, 0], examples["passage_row"])
-  for index, ids, best in zip(examples["index"], rows, found, strict=True):
+  found = found.reshape(8, together, 10).swapaxes(1, 2).reshape(8, -1)
+  for numbers, ids, best in zip(examples["index"], rows, found, strict=True):
     own, *wrong = ids.tolist()
-    question = opened._questions[index.item()]
+    questions = [opened._questions[number] for number in numbers.tolist()]
     expected = [
       row
-      for row in best.tolist()
-      if row != own and not occurs(question, opened.corpus.passage(row).text)
+      for row in dict.fromkeys(best.tolist())
+      if row != own
+      and not any(
+        occurs(each, opened.corpus.passage(row).text) for each in questions
+      )
     ]
     # Copies of the own passage fill the places that are left.
     assert wrong == [*expected, own, own][:2]
