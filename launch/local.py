@@ -25,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
   logs = _log_folder(FLAGS.workdir)
   logs.mkdir(parents=True, exist_ok=True)
   trainers = _start_trainers(theirs, logs, FLAGS.trainers, trainer_env)
-  _forward_signals(trainers)
+  asked = _forward_signals(trainers)
   builders = [
     _Process(
       "The index builder",
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> int:
     for number, environment in enumerate(builder_envs)
   ]
   try:
-    return _supervise(trainers, builders)
+    return _supervise(trainers, builders, asked)
   finally:
     for process in (*trainers, *builders):
       process.end()
@@ -204,20 +205,25 @@ def _free_port() -> int:
     return server.getsockname()[1]
 
 
-def _forward_signals(trainers: Sequence[_Process]) -> None:
-  """Ctrl-C and SIGTERM ask the trainers to save and stop."""
+def _forward_signals(trainers: Sequence[_Process]) -> threading.Event:
+  """Ctrl-C and SIGTERM ask the trainers to save and stop, and set the event."""
+  asked = threading.Event()
 
   def forward(signum: int, frame: types.FrameType | None) -> None:
     del signum, frame
+    asked.set()
     for trainer in trainers:
       trainer.ask_to_stop()
 
   signal.signal(signal.SIGTERM, forward)
   signal.signal(signal.SIGINT, forward)
+  return asked
 
 
 def _supervise(
-  trainers: Sequence[_Process], builders: Sequence[_Process]
+  trainers: Sequence[_Process],
+  builders: Sequence[_Process],
+  asked: threading.Event,
 ) -> int:
   while any(trainer.code is None for trainer in trainers):
     if _first_failed(trainers):
@@ -232,7 +238,7 @@ def _supervise(
       failed.report()
       for trainer in trainers:
         trainer.ask_to_stop()
-      _supervise(trainers, ())
+      _supervise(trainers, (), asked)
       return 1
     time.sleep(POLL_SECONDS)
   if failed := _first_failed(trainers):
@@ -240,8 +246,15 @@ def _supervise(
     return _as_exit_code(failed)
   if any(trainer.code for trainer in trainers):
     return STOPPED_EXIT_CODE
-  for builder in builders:
-    builder.wait()
+  while any(builder.code is None for builder in builders):
+    if asked.is_set():
+      print(
+        "Stopped on request: training is done, its last index is not. The same "
+        "command goes on.",
+        file=sys.stderr,
+      )
+      return STOPPED_EXIT_CODE
+    time.sleep(POLL_SECONDS)
   if failed := _first_failed(builders):
     failed.report()
     return 1

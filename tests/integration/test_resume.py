@@ -53,6 +53,15 @@ def launch(folder, workdir, stage="realm", **refresh):
   )
 
 
+def index_builder(process):
+  [builder] = [
+    child
+    for child in psutil.Process(process.pid).children()
+    if "build-index" in child.cmdline()
+  ]
+  return builder
+
+
 def finish(process, code=0):
   _, errors = process.communicate(timeout=900)
   assert process.returncode == code, errors
@@ -181,6 +190,22 @@ def test_fine_tuning_starts_from_a_pre_trained_run(folder, undisturbed):
   jax.tree.map(np.testing.assert_array_equal, frozen, trained)
 
 
+def test_a_request_to_stop_does_not_wait_for_the_last_index(folder):
+  workdir = folder / "stopped_at_the_end"
+  process = launch(folder, workdir)
+  wait_for_step(process, workdir, 21)  # The last swap was before step 20.
+  index_builder(process).suspend()
+  wait_for_step(process, workdir, 24)
+  while not (workdir / checkpoints.TRAINING_DONE).exists():
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.02)
+  process.terminate()
+  finish(process, code=75)
+  assert not list((workdir / "index").glob(f"{24:08d}-*"))
+  finish(launch(folder, workdir))
+  assert list((workdir / "index").glob(f"{24:08d}-*"))
+
+
 def test_an_index_that_fails_its_checks_ends_the_run_with_the_reason(folder):
   process = launch(folder, folder / "refused", "realm", min_recall_at_10=1.1)
   errors = finish(process, code=1)
@@ -191,12 +216,7 @@ def test_a_killed_builder_stops_the_trainer_which_saves(folder):
   workdir = folder / "alone"
   process = launch(folder, workdir, "realm")
   wait_for_step(process, workdir, 2)
-  [builder] = [
-    child
-    for child in psutil.Process(process.pid).children()
-    if "build-index" in child.cmdline()
-  ]
-  builder.kill()
+  index_builder(process).kill()
   errors = finish(process, code=1)
   assert "index builder ended with exit code -9" in errors
   assert checkpoints.newest_step(workdir) >= 2
