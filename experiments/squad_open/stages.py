@@ -89,7 +89,7 @@ SIZES = {
     ict=(150, 32),
     reading=(1000, 64),
     realm=(500, 8),
-    dpr=(600, 32),
+    dpr=(1000, 32),
     skimmer=(3400, 32),
     reader=(800, 24),
     qa=(300, 8),
@@ -216,7 +216,8 @@ class _Stages:
       self._asked(self._sized("dpr", self._size.dpr)),
       # SQuAD has four questions a passage.
       dpr=DprConfig(questions=4, same_title=_SAME_TITLE),
-      optimizer=OptimizerConfig(learning_rate=5e-5),
+      # At 5e-5 it forgets: 1.2 points of recall@5 on articles held out.
+      optimizer=OptimizerConfig(learning_rate=2e-5),
       init=InitConfig(retriever=f"stage:{start}"),
     )
 
