@@ -108,13 +108,8 @@ class Cells:
     for stage in self._table.chain(row.stage):
       yield self._stages[stage, seed]
     run = self._table.stages[row.stage]
-    if row.corpus or (run.has_retriever and not run.searches):
-      yield tasks.indexing(
-        self._stage(row.stage, seed),
-        # The row's: two of one stage may search two corpora.
-        self._workdir / "rows" / f"{row.name}-{seed}.index.json",
-        row.corpus,
-      )
+    if run.has_retriever and not run.searches:
+      yield tasks.indexing(self._stage(row.stage, seed))
     yield self._evaluation(row, seed)
 
   def _evaluation(self, row: Row, seed: int) -> Task:
@@ -122,7 +117,6 @@ class Cells:
       self._stage(row.stage, seed),
       self._table.data_of(row),
       self._workdir / "rows" / f"{row.name}-{seed}.jsonl",
-      row.corpus,
       row.flags,
     )
 

@@ -26,7 +26,6 @@ class Row:
   name: str
   label: str  # For people.
   stage: str  # Its name in `Table.stages`.
-  corpus: str = ""  # Searched in place of the one that it was trained over.
   flags: tuple[str, ...] = ()  # Of `realm evaluate`, beyond the usual ones.
   seeds: tuple[int, ...] = ()  # Those of the table's that it has; () for all.
 

@@ -113,21 +113,13 @@ def training(
   )
 
 
-def indexing(
-  workdir: pathlib.Path, record: pathlib.Path, corpus: str = ""
-) -> Task:
-  """Returns the task that indexes what a stage has learned.
-
-  Args:
-    workdir: of the stage.
-    record: of the task.
-    corpus: to index, in place of the one that it was trained over.
-  """
-  command = realm("build-index", workdir=workdir, **_over(corpus))
+def indexing(workdir: pathlib.Path) -> Task:
+  """Returns the task that indexes a stage which trained without an index."""
+  command = realm("build-index", workdir=workdir)
   return Task(
     command=command,
     what={"command": command[1:]},  # Whichever Python runs it.
-    record=record,
+    record=workdir.with_name(f"{workdir.name}.index.json"),
     made=workdir / "index",
   )
 
@@ -136,7 +128,6 @@ def evaluating(
   workdir: pathlib.Path,
   data: Mapping[str, str],
   predictions: pathlib.Path,
-  corpus: str = "",
   flags: Sequence[str] = (),
 ) -> Task:
   """Returns the task that evaluates a stage; it makes the file of figures.
@@ -145,16 +136,9 @@ def evaluating(
     workdir: of the stage.
     data: {"questions": path} or {"texts": path}.
     predictions: file to write.
-    corpus: to search, in place of the one that it was trained over.
     flags: further ones.
   """
-  command = realm(
-    "evaluate",
-    workdir=workdir,
-    **data,
-    **_over(corpus),
-    predictions=predictions,
-  )
+  command = realm("evaluate", workdir=workdir, **data, predictions=predictions)
   command += flags
   return Task(
     command=command,
@@ -191,10 +175,6 @@ def _read(record: pathlib.Path) -> dict[str, Any] | None:
     return json.loads(record.read_text(encoding="utf-8"))
   except FileNotFoundError:
     return None
-
-
-def _over(corpus: str) -> dict[str, str]:
-  return {"corpus": corpus} if corpus else {}
 
 
 def _listed(changed: dict[str, Any]) -> str:

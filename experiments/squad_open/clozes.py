@@ -8,10 +8,13 @@ retriever to find an article's other passages, and no more questions' own.
 
 So here the own passage may be found, and is not found by its wording alone:
 half of a sentence's words are missing, as in the noisy clozes of Lewis et al.
-(2019). What is left has a question's length. No question is looked at.
+(2019). What is left has a question's length. Of a sentence's spans that one is
+asked which the fewest passages hold, for any that holds it would do. No
+question is looked at.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 import json
 import pathlib
 import random
@@ -20,7 +23,7 @@ from typing import Any
 from realm_jax import files
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.records import Passage
-from realm_jax.data.salient_spans import RuleTagger, Tagger
+from realm_jax.data.salient_spans import RuleTagger
 from realm_jax.data.splitting import split_sentences
 
 FILE = "clozes.jsonl"
@@ -33,33 +36,54 @@ Span = tuple[int, int]
 def write(corpus: PassageCorpus, directory: pathlib.Path) -> None:
   """Writes a cloze of each sentence that has one, as `realm` reads texts."""
   rng, tagger = random.Random(0), RuleTagger()
+  passages = list(corpus.passages(range(len(corpus))))
+  spans = [_spans(passage, tagger) for passage in passages]
+  holding = Counter(
+    text
+    for passage, found in zip(passages, spans, strict=True)
+    for text in {passage.text[start:end] for start, end in found}
+  )
   lines = [
     json.dumps(cloze, ensure_ascii=False) + "\n"
-    for passage in corpus.passages(range(len(corpus)))
-    for cloze in clozes(passage, tagger, rng)
+    for passage, found in zip(passages, spans, strict=True)
+    for cloze in clozes(passage, found, holding, rng)
   ]
   directory.mkdir(exist_ok=True)
   files.write_whole(directory / FILE, "".join(lines))
 
 
-def clozes(
-  passage: Passage, tagger: Tagger, rng: random.Random
-) -> Iterator[dict[str, Any]]:
-  """Yields {"text", "spans", "source_uid"} of a passage's sentences.
-
-  What its title says is no span: the reader would have it at once.
-  """
-  tagged = [
+def _spans(passage: Passage, tagger: RuleTagger) -> list[Span]:
+  """Returns what may be asked; what the title says would be had at once."""
+  return [
     (start, end)
     for start, end in tagger.tag(passage.text)
     if end - start >= _SHORTEST and passage.text[start:end] not in passage.title
   ]
+
+
+def clozes(
+  passage: Passage,
+  spans: Sequence[Span],
+  holding: Mapping[str, int],
+  rng: random.Random,
+) -> Iterator[dict[str, Any]]:
+  """Yields {"text", "spans", "source_uid"} of a passage's sentences.
+
+  Args:
+    passage: with the sentences.
+    spans: that may be asked.
+    holding: how many passages hold a span's text.
+    rng: which words stay, and which of several spans is asked.
+  """
   for first, last in split_sentences(passage.text):
     within = [
-      (start, end) for start, end in tagged if first <= start and end <= last
+      (start, end) for start, end in spans if first <= start and end <= last
     ]
     if within:
-      start, end = rng.choice(within)
+      rng.shuffle(within)
+      start, end = min(
+        within, key=lambda span: holding[passage.text[span[0] : span[1]]]
+      )
       text, span = thinned(
         passage.text[first:last], (start - first, end - first), rng
       )

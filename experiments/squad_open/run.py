@@ -53,8 +53,8 @@ def prepare(data: str, directory: pathlib.Path) -> None:
         max_pieces=max_pieces,
       )
   if not (directory / "texts" / clozes.FILE).exists():
-    blocks = PassageCorpus.open(directory / "blocks")
-    clozes.write(blocks, directory / "texts")
+    corpus = PassageCorpus.open(directory / "corpus")
+    clozes.write(corpus, directory / "texts")
 
 
 def main(argv: list[str]) -> int:

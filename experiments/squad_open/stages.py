@@ -16,8 +16,7 @@ dense `qa` have one config, but for where their retriever starts.
 REALM's encoder is another one, of two layers that start by copying: MiniLM has
 no masked-language head, and in a hundred steps it had learned how often words
 come and no more, where these had learned to copy. It reads clozes of the
-passages' own sentences (`clozes.py`) beside blocks: candidates are most of a
-step's work, and of blocks it has three in the time of one passage.
+passages' own sentences (`clozes.py`).
 """
 
 import dataclasses
@@ -56,7 +55,7 @@ _COPYING = dataclasses.replace(
   vocab_size=minilm.BERT.vocab_size,
   hidden_size=256,
   mlp_size=1024,
-  max_positions=LENGTHS.query + BLOCK,
+  max_positions=LENGTHS.joint,
 )
 
 
@@ -96,8 +95,8 @@ SIZES = {
     closed=(1000, 32),
     beam=100,
     read=3,
-    candidates=8,
-    refresh_every=250,
+    candidates=5,
+    refresh_every=125,
     dropout=0.0,  # What is seen about once cannot be learned by heart.
     dtype="float32",
   ),
@@ -155,7 +154,6 @@ class _Stages:
   def __init__(self, size: Size, directory: str, data: str) -> None:
     self._size, self._directory, self._data = size, directory, data
     self._clozes = f"{directory}/texts/{clozes.FILE}"
-    self._blocks = f"{directory}/blocks"
     self._minilm = minilm.folder()
     bert = self._sized_bert(minilm.BERT)
     embedder: EmbedderConfig = dataclasses.replace(minilm.EMBEDDER, bert=bert)
@@ -203,11 +201,11 @@ class _Stages:
     return dataclasses.replace(
       run,
       retrieval=RetrievalConfig(
-        num_candidates=size.candidates, exclude_own=False
+        num_candidates=size.candidates, exclude_own=False, marginal="joint"
       ),
       refresh=dataclasses.replace(run.refresh, every_steps=size.refresh_every),
       # The towers learn at the rate of `dpr`.
-      optimizer=settings.optimizer(2e-4, retriever_scale=0.25),
+      optimizer=settings.optimizer(2e-4, retriever_scale=0.1),
       init=InitConfig(retriever="stage:ict", encoder="stage:reading"),
     )
 
@@ -225,7 +223,7 @@ class _Stages:
     run = self._given_gold(self._size.skimmer)
     return dataclasses.replace(
       run,
-      data=dataclasses.replace(run.data, corpus=self._blocks),
+      data=dataclasses.replace(run.data, corpus=f"{self._directory}/blocks"),
       lengths=dataclasses.replace(
         _ASKED, passage=BLOCK, joint=_ASKED.query + BLOCK
       ),
@@ -281,10 +279,7 @@ class _Stages:
   def _given_clozes(self, run: RunConfig) -> RunConfig:
     return dataclasses.replace(
       run,
-      data=dataclasses.replace(
-        run.data, train=self._clozes, corpus=self._blocks
-      ),
-      lengths=dataclasses.replace(LENGTHS, joint=LENGTHS.query + BLOCK),
+      data=dataclasses.replace(run.data, train=self._clozes),
       encoder=self._sized_bert(_COPYING),
     )
 

@@ -21,6 +21,48 @@ from launch.table import Row, Table
 
 _FIRST = (0,)
 
+# Those first that make the indexes which others read.
+ROWS = (
+  Row(name="closed", label="Closed book", stage="qa_closed", seeds=_FIRST),
+  Row(name="bm25", label="BM25 + reader", stage="qa_bm25", seeds=_FIRST),
+  Row(
+    name="ict_asked_nothing", label="ICT only, no question seen", stage="ict"
+  ),
+  Row(
+    name="realm_asked_nothing",
+    label="ICT + REALM, no question seen",
+    stage="realm",
+  ),
+  Row(name="ict", label="ICT only (ORQA)", stage="qa_ict"),
+  Row(name="realm", label="ICT + REALM", stage="qa_realm"),
+  Row(
+    name="dpr_ict",
+    label="ICT, supervised",
+    stage="qa_dpr_ict",
+    seeds=_FIRST,
+  ),
+  Row(
+    name="dpr_realm",
+    label="ICT + REALM, supervised",
+    stage="qa_dpr_realm",
+    seeds=_FIRST,
+  ),
+  Row(
+    name="dpr_realm_hybrid",
+    label="ICT + REALM, supervised, with BM25",
+    stage="qa_dpr_realm",
+    flags=("--retriever=hybrid",),
+    seeds=_FIRST,
+  ),
+  Row(
+    name="dpr_realm_gold",
+    label="ICT + REALM, supervised, reader given the gold passage",
+    stage="qa_dpr_realm",
+    flags=("--retriever=gold",),
+    seeds=_FIRST,
+  ),
+)
+
 
 def get_config(argument: str) -> ml_collections.ConfigDict:
   """Returns the table of "<size>,<directory>,<folder of the questions>".
@@ -36,7 +78,7 @@ def table(size: str, directory: str, data: str) -> Table:
   return Table(
     questions=f"{data}/validation.jsonl.gz",
     stages=stages(size, directory, data),
-    rows=_rows(directory),
+    rows=ROWS,
     seeds=(0, 1),
     # What both seeds' rows read with, so that they differ in retrieval.
     once=("reading", "skimmer", "reader"),
@@ -51,48 +93,3 @@ def _parts(argument: str) -> tuple[str, str, str]:
       f"got {argument!r}."
     )
   return parts[0], parts[1], parts[2]
-
-
-def _rows(directory: str) -> tuple[Row, ...]:
-  # Those first that make the indexes which others read.
-  return (
-    Row(name="closed", label="Closed book", stage="qa_closed", seeds=_FIRST),
-    Row(name="bm25", label="BM25 + reader", stage="qa_bm25", seeds=_FIRST),
-    Row(
-      name="ict_asked_nothing", label="ICT only, no question seen", stage="ict"
-    ),
-    Row(
-      name="realm_asked_nothing",
-      label="ICT + REALM, no question seen",
-      stage="realm",
-      corpus=f"{directory}/corpus",  # Its own is of short blocks.
-    ),
-    Row(name="ict", label="ICT only (ORQA)", stage="qa_ict"),
-    Row(name="realm", label="ICT + REALM", stage="qa_realm"),
-    Row(
-      name="dpr_ict",
-      label="ICT, supervised",
-      stage="qa_dpr_ict",
-      seeds=_FIRST,
-    ),
-    Row(
-      name="dpr_realm",
-      label="ICT + REALM, supervised",
-      stage="qa_dpr_realm",
-      seeds=_FIRST,
-    ),
-    Row(
-      name="dpr_realm_hybrid",
-      label="ICT + REALM, supervised, with BM25",
-      stage="qa_dpr_realm",
-      flags=("--retriever=hybrid",),
-      seeds=_FIRST,
-    ),
-    Row(
-      name="dpr_realm_gold",
-      label="ICT + REALM, supervised, reader given the gold passage",
-      stage="qa_dpr_realm",
-      flags=("--retriever=gold",),
-      seeds=_FIRST,
-    ),
-  )

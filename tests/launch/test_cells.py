@@ -13,9 +13,9 @@ from realm_jax.config import InitConfig, RunConfig
 # In place of training and of evaluating: says that it ran, and with what.
 _FAKE = """
 import json, os, pathlib, sys
-kind, made, over, log = sys.argv[1], pathlib.Path(sys.argv[2]), *sys.argv[3:]
+kind, made, log = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
 with open(log, "a") as file:
-  file.write(f"{kind} {made.stem}{over}\\n")
+  file.write(f"{kind} {made.stem}\\n")
 if made.stem == os.environ.get("FAILING", ""):
   raise SystemExit(3)
 if kind != "evaluate":
@@ -38,9 +38,8 @@ def fake(monkeypatch, tmp_path):
       log.write_text("")
       return lines
 
-    def command(self, kind, made, corpus=""):
-      over = f" over {corpus}" if corpus else ""
-      code = [sys.executable, "-c", _FAKE, kind, str(made), over]
+    def command(self, kind, made):
+      code = [sys.executable, "-c", _FAKE, kind, str(made)]
       return [*code, str(tmp_path / "log")]
 
   made = Fake()
@@ -50,8 +49,8 @@ def fake(monkeypatch, tmp_path):
   monkeypatch.setattr(
     tasks,
     "realm",
-    lambda name, workdir, predictions=None, corpus="", **_: made.command(
-      name, predictions or workdir / "index", corpus
+    lambda name, workdir, predictions=None, **_: made.command(
+      name, predictions or workdir / "index"
     ),
   )
   return made
@@ -143,32 +142,6 @@ def test_a_retriever_that_trained_without_an_index_gets_one(fake, tmp_path):
   )
   Cells(table, str(tmp_path / "table")).run()
   assert fake.ran() == ["train ict-0", "build-index index", "evaluate ict-0"]
-  Cells(table, str(tmp_path / "table")).run()
-  assert fake.ran() == []
-
-
-def test_a_row_may_search_another_corpus(fake, tmp_path):
-  row = Row(name="moved", label="", stage="ict", corpus="others")
-  table = dataclasses.replace(TABLE, rows=(row,), seeds=(0,))
-  Cells(table, str(tmp_path / "table")).run()
-  # Though it searched in training, too: what it had was another index.
-  assert fake.ran() == [
-    "train ict-0",
-    "build-index index over others",
-    "evaluate moved-0 over others",
-  ]
-
-
-def test_rows_of_one_stage_over_several_corpora_are_made_once(fake, tmp_path):
-  rows = tuple(
-    Row(name=name, label="", stage="ict", corpus=name) for name in ("a", "b")
-  )
-  table = dataclasses.replace(TABLE, rows=rows, seeds=(0,))
-  Cells(table, str(tmp_path / "table")).run()
-  assert [line for line in fake.ran() if "build" in line] == [
-    "build-index index over a",
-    "build-index index over b",
-  ]
   Cells(table, str(tmp_path / "table")).run()
   assert fake.ran() == []
 
