@@ -134,7 +134,7 @@ class _Process:
     """A trainer saves, and ends when all trainers have."""
     self._popen.terminate()
 
-  def wait(self, seconds: float | None = None) -> None:
+  def wait(self, seconds: float) -> None:
     """Returns when it has ended, or when so much time has passed."""
     with contextlib.suppress(subprocess.TimeoutExpired):
       self._popen.wait(seconds)

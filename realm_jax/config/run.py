@@ -92,6 +92,11 @@ class RunConfig:
     return self.openqa.retriever == "none"
 
   @property
+  def queries_together(self) -> int:
+    """How many queries of a batch share their passage (stages ict and dpr)."""
+    return self.dpr.questions if self.stage == "dpr" else 1
+
+  @property
   def searches(self) -> bool:
     """Whether steps search an index of vectors, which a builder makes."""
     if self.stage == "dpr":

@@ -113,11 +113,11 @@ def wrong_passages(
   wrong = np.full(count, collate.NULL_ROW, np.int32)
   places = iter(range(count))
   # The best of every question, then the second best of every one, and so on.
-  for row in dict.fromkeys(found.T.reshape(-1).tolist()):
+  by_rank = dict.fromkeys(found.T.reshape(-1).tolist())
+  by_rank.pop(gold_row, None)
+  for row in by_rank:
     text = corpus.passage(row).text
-    if row != gold_row and not any(
-      answers.occurs(question, text) for question in questions
-    ):
+    if not any(answers.occurs(question, text) for question in questions):
       wrong[next(places)] = row
       if wrong[-1] != collate.NULL_ROW:
         break

@@ -85,11 +85,10 @@ def full_rows(run: RunConfig) -> Batch:
   lengths, openqa = run.lengths, run.openqa
   num = run.batch_size
   if run.stage in ("ict", "dpr"):
-    questions = run.dpr.questions if run.stage == "dpr" else 1
     negatives = run.dpr.negatives if run.stage == "dpr" else 0
     passages = num * (1 + negatives)
     pairs: Batch = {
-      "query": _packed(num * questions, lengths.query),
+      "query": _packed(num * run.queries_together, lengths.query),
       "passage": _packed(passages, lengths.passage),
     }
     if run.stage == "dpr":

@@ -21,7 +21,7 @@ from realm_jax.train.step import LossFn
 def in_batch_loss(run: RunConfig) -> LossFn:
   """-log p(own passage | query) over the global batch: stages ict and dpr."""
   embedder = Embedder(run.embedder, run.remat)
-  together = run.dpr.questions if run.stage == "dpr" else 1
+  together = run.queries_together
 
   def loss(params: Params, batch: Batch, rng: jax.Array) -> Sums:
     query_rng, passage_rng = jax.random.split(rng)

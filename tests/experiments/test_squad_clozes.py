@@ -28,7 +28,7 @@ def test_a_cloze_is_half_a_sentence_and_one_of_its_spans(
   assert written == (tmp_path / "again" / clozes.FILE).read_text()
   lines = [json.loads(line) for line in written.splitlines()]
   # Of the second sentence there is nothing to ask, of the third not the title.
-  assert [line["source_uid"] for line in lines[:2]] == ["peru", "peru"]
+  assert [line["source_uid"] for line in lines] == ["peru", "peru", "ica"]
   asked = []
   for line in lines[:2]:
     ((start, end),) = line["spans"]
