@@ -40,7 +40,8 @@ def in_batch_log_probs(
   )
   scores /= temperature
   if passage_ids is not None:
-    own = own_passages(*scores.shape, together)[:, None]
+    num_queries, num_passages = scores.shape
+    own = own_passages(num_queries, num_passages, together)[:, None]
     same = passage_ids[own] == passage_ids[None, :]
     others = jnp.arange(len(passage_ids))[None, :] != own
     scores = jnp.where(same & others, LOG_ZERO, scores)

@@ -40,7 +40,8 @@ def in_batch_loss(run: RunConfig) -> LossFn:
       batch.get("passage_row"),
       together,
     )
-    places = ict.own_passages(*log_probs.shape, together)
+    num_queries, num_passages = log_probs.shape
+    places = ict.own_passages(num_queries, num_passages, together)
     own = jnp.take_along_axis(log_probs, places[:, None], axis=1)
     found = jnp.argmax(log_probs, axis=-1) == places
     return {"loss": _sum(-own), "in_batch_accuracy": _sum(found)}
