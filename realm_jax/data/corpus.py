@@ -190,14 +190,25 @@ class PassageCorpus:
     return np.where(same, other._uid_rows[at], -1).astype(np.int32)
 
   def document_rows(self, row: Row) -> range:
-    """Returns the rows of all passages of the document that `row` is of.
+    """Returns the rows of all passages of the document that `row` is of."""
+    number = int(self.document_numbers(np.int32(row)))
+    start, stop = self._document_offsets[number : number + 2].tolist()
+    return range(start, stop)
+
+  @property
+  def num_documents(self) -> int:
+    """How many documents the passages are of."""
+    return len(self._document_offsets) - 1
+
+  def document_numbers(
+    self, rows: Int32[np.ndarray, "*n"] | np.int32
+  ) -> Int[np.ndarray, "*n"] | np.int64:
+    """Returns which documents passages are of, 0 to `num_documents` - 1.
 
     A passage of a document without a uid is a document of its own.
     """
-    # As int32: of another type, it would have the whole array converted.
-    after = np.searchsorted(self._document_offsets, np.int32(row), side="right")
-    start, stop = self._document_offsets[after - 1 : after + 1].tolist()
-    return range(start, stop)
+    # As int32: for another type, the whole array would be converted.
+    return np.searchsorted(self._document_offsets, rows, side="right") - 1
 
   def stored(self, rows: range) -> Iterator[StoredPassage]:
     """Yields adjacent passages as the files hold them, in bounded memory."""

@@ -9,37 +9,47 @@ from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.records import Question
 
 
-def gold_passages(
-  question: Question, corpus: PassageCorpus, where: str
-) -> Int32[np.ndarray, "g"]:
-  """Returns the rows of the passage that a question names; none if it doesn't.
+def named_rows(uid: str, corpus: PassageCorpus, where: str) -> range:
+  """Returns the rows of what a question or text names; none if it names none.
 
   A corpus cuts a long document into parts `uid`, `uid#1`, ...; the first has
-  the document's own uid. So a question that names it means those parts that
-  hold an answer, or the first if none does.
+  the document's own uid, which names them all.
 
   Args:
-    question: with its answers, or patterns.
+    uid: its "passage_uid"; "" if it names none.
     corpus: that is searched.
     where: the question stands, for the error.
 
   Raises:
-    ValueError: it names a passage that is not in the corpus.
+    ValueError: no passage of the corpus has the uid.
   """
-  if not question.passage_uid:
-    return np.zeros(0, np.int32)
-  row = corpus.row_of(question.passage_uid)
+  if not uid:
+    return range(0)
+  row = corpus.row_of(uid)
   if row is None:
     raise ValueError(
-      f"{where}: 'passage_uid' {question.passage_uid!r} is not in the corpus "
+      f"{where}: 'passage_uid' {uid!r} is not in the corpus "
       f"{corpus.directory}. Correct it, or leave it out."
     )
   parts = corpus.document_rows(row)
-  if row != parts.start or len(parts) == 1:
-    return np.array([row], np.int32)
+  return parts if row == parts.start else range(row, row + 1)
+
+
+def holding_rows(
+  question: Question, named: range, corpus: PassageCorpus
+) -> Int32[np.ndarray, "g"]:
+  """Returns which parts of what it names hold an answer; the first if none.
+
+  Args:
+    question: with its answers, or patterns.
+    named: its `named_rows`.
+    corpus: that these are of.
+  """
+  if len(named) < 2:
+    return np.array(named, np.int32)
   holding = [
     part
-    for part, passage in zip(parts, corpus.passages(parts), strict=True)
+    for part, passage in zip(named, corpus.passages(named), strict=True)
     if answers.occurs(question, passage.text)
   ]
-  return np.array(holding or [row], np.int32)
+  return np.array(holding or named[:1], np.int32)

@@ -15,7 +15,7 @@ import numpy as np
 from realm_jax.config import RunConfig
 from realm_jax.data import answers, collate, packing
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.gold import gold_passages
+from realm_jax.data.gold import holding_rows, named_rows
 from realm_jax.data.packing import Packings
 from realm_jax.data.pair_order import ENDLESS, ExampleOrder, title_numbers
 from realm_jax.data.qa import Questions
@@ -29,15 +29,17 @@ def gold_rows(
 ) -> Int32[np.ndarray, "n"]:
   """Returns the row of each question's passage; NULL_ROW if it names none.
 
-  Of a document that was cut, that is the first of `gold_passages`.
+  Of a document that was cut, that is the first of its `holding_rows`.
 
   Raises:
     ValueError: a question names a passage that is not in the corpus.
   """
   rows = np.full(len(questions), collate.NULL_ROW, np.int32)
   for index in range(len(questions)):
-    named = gold_passages(questions[index], corpus, questions.where(index))
-    rows[index] = [*named, collate.NULL_ROW][0]
+    question = questions[index]
+    named = named_rows(question.passage_uid, corpus, questions.where(index))
+    holding = holding_rows(question, named, corpus)
+    rows[index] = [*holding, collate.NULL_ROW][0]
   return rows
 
 

@@ -20,6 +20,7 @@ from realm_jax import workdir as workdirs
 from realm_jax.config import RunConfig
 from realm_jax.data import collate
 from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.gold import named_rows
 from realm_jax.data.own_words import LEAK, held_shares
 from realm_jax.data.pretrain import MaskedTexts
 from realm_jax.data.records import Question
@@ -27,7 +28,6 @@ from realm_jax.data.tokenize import Tokenizer, load_tokenizer
 from realm_jax.eval import retrieval
 from realm_jax.eval.figures import summarise
 from realm_jax.eval.predictions import SpanPrediction
-from realm_jax.eval.retrieval import RECALL_AT
 from realm_jax.eval.retriever import Retriever
 from realm_jax.eval.span_filler import (
   MaskedSpan,
@@ -60,12 +60,6 @@ def read_spans(
     span = mask_first_span(text, run, tokenizer)
     if span is None:
       continue
-    gold_row = corpus.row_of(text.passage_uid) if text.passage_uid else None
-    if text.passage_uid and gold_row is None:
-      raise ValueError(
-        f"{texts.where(index)}: 'passage_uid' {text.passage_uid!r} is not in "
-        f"the corpus {corpus.directory}."
-      )
     source_row = None
     if text.source_uid and run.retrieval.exclude_own:
       source_row = corpus.row_of(text.source_uid)
@@ -74,7 +68,7 @@ def read_spans(
         span,
         source_row=collate.NULL_ROW if source_row is None else source_row,
         passage_uid=text.passage_uid,
-        gold_row=gold_row,
+        named=named_rows(text.passage_uid, corpus, texts.where(index)),
       )
     )
   return found
@@ -157,15 +151,13 @@ def _recall(
   corpus: PassageCorpus,
 ) -> dict[str, Float[np.ndarray, " n"]]:
   wanted = [Question(text="", answers=(span.answer,)) for span in spans]
-  has_gold = np.array([span.gold_row is not None for span in spans])
-  gold_rows = [
-    np.array([] if span.gold_row is None else [span.gold_row], np.int32)
-    for span in spans
-  ]
+  by_answer = retrieval.answer_hits(neighbors, corpus, wanted)
+  named = [span.named for span in spans]
   return retrieval.recall_columns(
-    retrieval.answer_hits(neighbors, corpus, wanted),
-    retrieval.passage_hits(neighbors, gold_rows),
-    has_gold,
+    retrieval.first_hits(by_answer),
+    retrieval.named_places(neighbors, named, corpus),
+    np.array([len(rows) > 0 for rows in named]),
+    neighbors.shape[1],
   )
 
 
@@ -181,7 +173,7 @@ def find_passages(
   They are as many as recall and the run's candidates need.
   """
   limit = run.retrieval.exclude_overlap
-  depth = max(*RECALL_AT, run.retrieval.num_candidates - 1)
+  depth = max(retrieval.search_depth(corpus), run.retrieval.num_candidates - 1)
   depth = min(depth, len(corpus))
   # More than is needed: the own passage may be among them, or its words.
   num_found = 2 * depth if limit else depth + 1

@@ -17,7 +17,7 @@ from realm_jax.eval.closed_book import ClosedBookAnswerer
 from realm_jax.eval.finders import Finder, Kind, open_finder
 from realm_jax.eval.predictions import AnsweredQuestion
 from realm_jax.eval.reader import PassageReader
-from realm_jax.eval.retrieval import RECALL_AT
+from realm_jax.eval.retrieval import search_depth
 from realm_jax.index.search import Neighbors
 
 _log = logging.getLogger(__name__)
@@ -132,8 +132,8 @@ class QuestionAnswerer:
       yield from self.answer([question])
 
   def find(self, questions: Sequence[str]) -> Neighbors:
-    """Returns the passages for each question: 100, or those to be read."""
-    depth = max(self.num_read, min(max(RECALL_AT), len(self.corpus)))
+    """Returns passages for each question, enough for recall and to be read."""
+    depth = max(self.num_read, search_depth(self.corpus))
     return self._finder.find(questions, depth)
 
   def read(

@@ -100,7 +100,7 @@ class QuestionPrediction:
   regex_search: bool | None  # None where they are not.
   oracle_exact_match: bool  # Of the best of the answers.
   answer_rank: int | None  # From 1, of the first passage holding an answer.
-  passage_rank: int | None  # From 1, of the first passage asked about.
+  passage_rank: int | None  # From 1, of what it names; `named_places`.
 
 
 def figures_path(predictions: epath.Path) -> epath.Path:

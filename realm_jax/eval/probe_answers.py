@@ -29,7 +29,7 @@ from realm_jax.eval.finders import open_finder
 from realm_jax.eval.given_passages import check_room
 from realm_jax.eval.predictions import Candidate, SpanPrediction
 from realm_jax.eval.reader import PassageReader
-from realm_jax.eval.retrieval import RECALL_AT
+from realm_jax.eval.retrieval import search_depth
 from realm_jax.index.search import Neighbors
 from realm_jax.models.reader import span_reader
 from realm_jax.shapes import Params, TokenRows
@@ -209,8 +209,8 @@ class AnswerProber:
   def _find(self, question: str) -> Neighbors:
     """Returns passages and logits of p(z|x), which are 0 if not known."""
     if self._given is None:
-      depth = min(max(RECALL_AT), len(self._corpus))
-      return self._finder.find([question], max(self._reader.num_read, depth))
+      depth = max(self._reader.num_read, search_depth(self._corpus))
+      return self._finder.find([question], depth)
     query = self._query(question)
     check_room(int(query["mask"].sum()) - 2, self._given, self._run)
     rows = np.arange(len(self._given), dtype=np.int32)

@@ -4,11 +4,11 @@
 from collections.abc import Sequence
 import dataclasses
 
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int, Int32
 import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.gold import gold_passages
+from realm_jax.data.gold import holding_rows, named_rows
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.eval import retrieval, scores
@@ -29,19 +29,19 @@ class Asked:
   """The questions of an evaluation."""
 
   questions: list[Question]
-  gold_rows: list[Int32[np.ndarray, "_"]]  # Of each; empty if it names none.
+  named: list[range]  # Rows that each names; empty if it names none.
 
   @classmethod
   def read(
     cls, questions: Questions, corpus: PassageCorpus, limit: int
   ) -> "Asked":
-    """Reads the first `limit` questions (0: all); see `gold_passages`."""
+    """Reads the first `limit` questions (0: all); see `named_rows`."""
     read = first_questions(questions, limit)
-    gold_rows = [
-      gold_passages(question, corpus, questions.where(i))
+    named = [
+      named_rows(question.passage_uid, corpus, questions.where(i))
       for i, question in enumerate(read)
     ]
-    return cls(read, gold_rows)
+    return cls(read, named)
 
   def __len__(self) -> int:
     return len(self.questions)
@@ -51,21 +51,24 @@ class Asked:
     """The questions as they are asked."""
     return [question.text for question in self.questions]
 
-  def named_passages(self) -> Neighbors:
+  def named_passages(self, corpus: PassageCorpus) -> Neighbors:
     """Returns the passages that each question names, all alike to p(z|x).
 
-    A question that names none has none, as if nothing had been found.
+    Of a document, those are its `holding_rows`. A question that names none has
+    none, as if nothing had been found.
 
     Raises:
       ValueError: no question names one.
     """
-    most = max(len(rows) for rows in self.gold_rows)
+    pairs = zip(self.questions, self.named, strict=True)
+    gold_rows = [holding_rows(*pair, corpus) for pair in pairs]
+    most = max(len(rows) for rows in gold_rows)
     if not most:
       raise ValueError(
         f"None of {len(self)} questions names its passage: give 'passage_uid'."
       )
     ids = np.full((len(self), most), NO_PASSAGE, np.int32)
-    for line, rows in zip(ids, self.gold_rows, strict=True):
+    for line, rows in zip(ids, gold_rows, strict=True):
       line[: len(rows)] = rows
     scores = np.where(ids == NO_PASSAGE, -np.inf, 0.0).astype(np.float32)
     return Neighbors(ids, scores)
@@ -73,10 +76,10 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """Which of the passages found are what was asked for, best first."""
+  """Where what was asked for is among the passages found, best first."""
 
-  by_answer: Bool[np.ndarray, "n k"]
-  by_passage: Bool[np.ndarray, "n k"]
+  by_answer: Bool[np.ndarray, "n k"]  # Whether each holds an answer.
+  passage_places: Int[np.ndarray, " n"]  # See `retrieval.named_places`.
 
   @classmethod
   def look_up(
@@ -88,13 +91,25 @@ class Found:
     """Reads the passages of n questions."""
     return cls(
       retrieval.answer_hits(neighbor_ids, corpus, asked.questions),
-      retrieval.passage_hits(neighbor_ids, asked.gold_rows),
+      retrieval.named_places(neighbor_ids, asked.named, corpus),
     )
+
+  @property
+  def depth(self) -> int:
+    """How many passages were searched for: k."""
+    return self.by_answer.shape[1]
+
+  @property
+  def answer_places(self) -> Int[np.ndarray, " n"]:
+    """Of the first passage that holds an answer, from 0; k for none."""
+    return retrieval.first_hits(self.by_answer)
 
   def columns(self, asked: Asked) -> dict[str, Float[np.ndarray, " n"]]:
     """Returns recall by question, as `recall_columns` does."""
-    has_gold = np.array([len(rows) > 0 for rows in asked.gold_rows])
-    return retrieval.recall_columns(self.by_answer, self.by_passage, has_gold)
+    has_gold = np.array([len(rows) > 0 for rows in asked.named])
+    return retrieval.recall_columns(
+      self.answer_places, self.passage_places, has_gold, self.depth
+    )
 
 
 def score_answers(
@@ -125,8 +140,8 @@ def score_reading(
     for one in zip(
       asked.questions,
       answered,
-      _ranks(found.by_answer),
-      _ranks(found.by_passage),
+      _ranks(found.answer_places, found.depth),
+      _ranks(found.passage_places, found.depth),
       strict=True,
     )
   ]
@@ -147,9 +162,8 @@ def _columns(predictions: Sequence[QuestionPrediction], *names: str) -> Columns:
   }
 
 
-def _ranks(hits: Bool[np.ndarray, "n k"]) -> list[int | None]:
-  firsts = retrieval.first_hits(hits).tolist()
-  return [first + 1 if first < hits.shape[1] else None for first in firsts]
+def _ranks(places: Int[np.ndarray, " n"], depth: int) -> list[int | None]:
+  return [at + 1 if at < depth else None for at in places.tolist()]
 
 
 def _prediction(

@@ -116,7 +116,7 @@ def _evaluate_finder(
   finder: Finder, questions: Questions, limit: int
 ) -> dict[str, Any]:
   asked = Asked.read(questions, finder.corpus, limit)
-  depth = min(max(retrieval.RECALL_AT), len(finder.corpus))
+  depth = retrieval.search_depth(finder.corpus)
   found = finder.find(asked.texts, depth)
   hits = Found.look_up(asked, found.ids, finder.corpus)
   return {
@@ -170,7 +170,7 @@ def _read_gold(
   tokenizer = load_tokenizer(run.data.tokenizer)
   passages.check_tokenizer(tokenizer)
   asked = Asked.read(questions, passages, limit)
-  found = asked.named_passages()
+  found = asked.named_passages(passages)
   reader = PassageReader(
     run,
     checkpoints.restore_params(workdir, step, "reader"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recall@k: how often the first k passages hold what was asked for."""
+"""Recall@k: how often the first k found are, or hold, what was asked for."""
 
 from collections.abc import Sequence
 import functools
@@ -43,48 +43,72 @@ def answer_hits(
   return hits.reshape(neighbor_ids.shape)
 
 
-def passage_hits(
-  neighbor_ids: Int32[np.ndarray, "n k"],
-  gold_rows: Sequence[Int32[np.ndarray, "_"]],
-) -> Bool[np.ndarray, "n k"]:
-  """Whether each found passage is one that its question was asked about."""
-  hits = np.zeros(neighbor_ids.shape, bool)
-  for found, gold, row in zip(neighbor_ids, gold_rows, hits, strict=True):
-    row[:] = np.isin(found, gold)
-  return hits
-
-
 def first_hits(hits: Bool[np.ndarray, "n k"]) -> Int[np.ndarray, " n"]:
   """Returns the place of each question's first hit, from 0; k for none."""
   return np.where(hits.any(axis=1), hits.argmax(axis=1), hits.shape[1])
 
 
-def recall_columns(
-  by_answer: Bool[np.ndarray, "n k"],
-  by_passage: Bool[np.ndarray, "n k"],
-  has_gold: Bool[np.ndarray, " n"],
-) -> dict[str, Float[np.ndarray, " n"]]:
-  """Returns 1 for each question with a hit among its first passages, else 0.
+def named_places(
+  neighbor_ids: Int32[np.ndarray, "n k"],
+  named: Sequence[range],
+  corpus: PassageCorpus,
+) -> Int[np.ndarray, " n"]:
+  """Returns the place of what each question names, from 0; k for none.
+
+  Where that is a document of several parts, documents are counted: the parts
+  of one that are found before it take one place.
 
   Args:
-    by_answer: `answer_hits`.
-    by_passage: `passage_hits`.
+    neighbor_ids: rows of the corpus, best first; negative for none.
+    named: of each question, see `named_rows`.
+    corpus: of the passages.
+  """
+  hits = np.zeros(neighbor_ids.shape, bool)
+  for row, found, wanted in zip(hits, neighbor_ids, named, strict=True):
+    row[:] = (found >= wanted.start) & (found < wanted.stop)
+  places = first_hits(hits)
+  for i in np.flatnonzero(hits.any(axis=1)).tolist():
+    if named[i] == corpus.document_rows(named[i].start):
+      before = corpus.document_numbers(neighbor_ids[i, : places[i]])
+      places[i] = len(np.unique(before))
+  return places
+
+
+def search_depth(corpus: PassageCorpus) -> int:
+  """How many passages to find for recall at the last of RECALL_AT.
+
+  Of documents cut into parts, as many for each as they have on average.
+  """
+  parts = -(-len(corpus) // corpus.num_documents)
+  return min(max(RECALL_AT) * parts, len(corpus))
+
+
+def recall_columns(
+  answer_places: Int[np.ndarray, " n"],
+  passage_places: Int[np.ndarray, " n"],
+  has_gold: Bool[np.ndarray, " n"],
+  depth: int,
+) -> dict[str, Float[np.ndarray, " n"]]:
+  """Returns 1 for each question with its place among the first, else 0.
+
+  Args:
+    answer_places: of the first passage that holds an answer, from 0.
+    passage_places: `named_places`.
     has_gold: whether a question names a passage; where it does not, recall by
       passage is NaN.
+    depth: how many passages were searched for; of more, nothing is known.
 
   Returns:
-    answer_recall_at_<d> and passage_recall_at_<d>, d in RECALL_AT; of a depth
-    that was not searched nothing is known.
+    answer_recall_at_<k> and passage_recall_at_<k>, k in RECALL_AT.
   """
   columns = {}
-  for kind, hits in (("answer", by_answer), ("passage", by_passage)):
-    first = first_hits(hits)
-    for depth in RECALL_AT:
-      if depth <= hits.shape[1]:
-        column = (first < depth).astype(np.float64)
+  for kind, places in (("answer", answer_places), ("passage", passage_places)):
+    for k in RECALL_AT:
+      if k <= depth:
+        column = (places < k).astype(np.float64)
         if kind == "passage":
           column[~has_gold] = np.nan
-        columns[f"{kind}_recall_at_{depth}"] = column
+        columns[f"{kind}_recall_at_{k}"] = column
   return columns
 
 

@@ -41,7 +41,7 @@ class MaskedSpan:
   target: Int32[np.ndarray, "_"]  # All pieces of the span, also beyond M.
   source_row: int = collate.NULL_ROW  # The passage to leave out.
   passage_uid: str = ""  # The passage to find, "" if unknown.
-  gold_row: int | None = None  # The same in the corpus.
+  named: range = range(0)  # Its rows in the corpus.
 
 
 def mask_first_span(

@@ -2,7 +2,7 @@
 import pytest
 
 from realm_jax.data.corpus import build_corpus
-from realm_jax.data.gold import gold_passages
+from realm_jax.data.gold import holding_rows, named_rows
 from realm_jax.data.records import Document, Question
 
 
@@ -21,8 +21,21 @@ def corpus(tmp_path_factory, tiny_tokenizer):
 
 
 def _uids(corpus, **question):
-  found = gold_passages(Question(text="?", **question), corpus, "q.jsonl:3")
+  asked = Question(text="?", **question)
+  named = named_rows(asked.passage_uid, corpus, "q.jsonl:3")
+  found = holding_rows(asked, named, corpus)
   return [passage.uid for passage in corpus.passages(found)]
+
+
+def test_the_uid_of_a_document_names_all_its_parts_and_a_part_s_itself(corpus):
+  def titles(uid):
+    rows = named_rows(uid, corpus, "q.jsonl:3")
+    return [passage.title for passage in corpus.passages(rows)]
+
+  assert len(titles("7")) == len(corpus) - 1 and set(titles("7")) == {"long"}
+  assert list(named_rows("7#1", corpus, "")) == [corpus.row_of("7#1")]
+  assert titles("8") == ["short"]
+  assert titles("") == []
 
 
 def test_a_cut_document_is_the_parts_that_hold_an_answer(corpus):

@@ -201,7 +201,7 @@ def test_recall_is_of_the_passages_but_the_texts_own(
   for span in spans:
     rows = retriever.search([span.masked.ids], len(corpus)).ids[0].tolist()
     rows.remove(span.source_row)
-    hits.append(span.gold_row in rows[:5])
+    hits.append(bool(set(span.named) & set(rows[:5])))
   assert figures["passage_recall_at_5"] == pytest.approx(np.mean(hits))
   assert figures["answer_recall_at_5"] >= figures["passage_recall_at_5"]
   assert "passage_recall_at_100" not in figures  # There are 20 passages.

@@ -21,6 +21,10 @@ def _answered(*texts):
   return AnsweredQuestion(question="?", answers=answers)
 
 
+def _one(row):
+  return range(row, row + 1)
+
+
 def test_figures_and_lines_by_hand(corpus):
   italy, peru, chad = (
     corpus.row_of(f"{name}/capital") for name in ("Italy", "Peru", "Chad")
@@ -32,7 +36,7 @@ def test_figures_and_lines_by_hand(corpus):
       Question(text="3", patterns=("N.Djamena",)),
       Question(text="4", answers=("Oslo",)),
     ],
-    [np.array(rows, np.int32) for rows in ([italy], [peru], [], [chad])],
+    [_one(italy), _one(peru), range(0), _one(chad)],
   )
   ids = np.array([[italy, peru, chad]] * 4, np.int32)
   found = Found.look_up(asked, ids, corpus)
@@ -82,16 +86,20 @@ def test_answers_alone_are_scored_without_passages():
   assert [line.answer_rank for line in lines] == [None, None]
 
 
-def test_named_passages_are_all_alike_and_a_question_may_name_none():
-  rows = [np.array(each, np.int32) for each in ([5], [], [2, 7])]
-  asked = Asked([Question(text="?")] * 3, rows)
-  found = asked.named_passages()
+def test_named_passages_are_all_alike_and_a_question_may_name_none(corpus):
+  texts = [passage.text for passage in corpus.passages(range(2, 5))]
+  answers = tuple(" ".join(texts[i].split()[:4]) for i in (0, 2))
+  asked = Asked(
+    [Question(text="?")] * 2 + [Question(text="?", answers=answers)],
+    [_one(5), range(0), range(2, 5)],
+  )
+  found = asked.named_passages(corpus)
   none = NO_PASSAGE
-  assert found.ids.tolist() == [[5, none], [none, none], [2, 7]]
+  assert found.ids.tolist() == [[5, none], [none, none], [2, 4]]
   assert found.scores.tolist() == [[0, -np.inf], [-np.inf] * 2, [0, 0]]
 
 
-def test_questions_that_all_name_no_passage_are_refused():
-  asked = Asked([Question(text="?")] * 3, [np.zeros(0, np.int32)] * 3)
+def test_questions_that_all_name_no_passage_are_refused(corpus):
+  asked = Asked([Question(text="?")] * 3, [range(0)] * 3)
   with pytest.raises(ValueError, match="None of 3 questions names its passage"):
-    asked.named_passages()
+    asked.named_passages(corpus)

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.records import Passage, Question
+from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.records import Document, Passage, Question
 from realm_jax.eval import retrieval
 
 
@@ -72,20 +72,66 @@ def test_hits_equal_those_of_one_question_and_passage_at_a_time():
   assert hits.tolist() == slow
 
 
-def test_any_of_the_gold_passages_is_a_hit():
-  found = np.array([[3, 1, 2], [3, -1, 2], [3, 1, 2]], np.int32)
-  gold = [np.array(rows, np.int32) for rows in ([2, 3], [7], [])]
-  hits = retrieval.passage_hits(found, gold)
-  assert hits.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]]
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory, tiny_tokenizer):
+  """Documents of one passage and of several, in turns."""
+  documents = [
+    Document(
+      uid=str(i),
+      title="years",
+      text=" ".join(
+        f"the year is {1900 + j} now." for j in range(9 * (i % 2) + 1)
+      ),
+    )
+    for i in range(8)
+  ]
+  path = tmp_path_factory.mktemp("cut") / "corpus"
+  return build_corpus(documents, tiny_tokenizer, path, max_pieces=40)
+
+
+def test_the_parts_of_a_document_take_one_place_of_those_before_another(cut):
+  rows = cut.document_rows
+  one, two = (rows(cut.row_of(uid)) for uid in "13")
+  single = rows(cut.row_of("4"))
+  assert len(one) > 2 and len(two) > 2 and len(single) == 1
+  found = np.array(
+    [[one[1], one[0], one[2], two[1], single[0], -1]] * 5, np.int32
+  )
+  part = range(two[1], two[1] + 1)
+  named = [one, two, single, part, range(0)]
+  # A part is counted among parts, a document among documents.
+  assert retrieval.named_places(found, named, cut).tolist() == [0, 1, 2, 3, 6]
+
+
+def test_places_equal_those_of_a_list_of_documents(cut):
+  rng = np.random.default_rng(0)
+  found = np.stack([rng.permutation(len(cut))[:9] for _ in range(200)])
+  named = [
+    cut.document_rows(int(row)) for row in rng.integers(0, len(cut), 200)
+  ]
+  slow = []
+  for rows, wanted in zip(found.tolist(), named, strict=True):
+    documents = list(dict.fromkeys(map(cut.document_rows, rows)))
+    slow.append(documents.index(wanted) if wanted in documents else 9)
+  places = retrieval.named_places(found.astype(np.int32), named, cut)
+  assert places.tolist() == slow
+
+
+def test_as_many_are_searched_for_as_that_many_documents_have_parts(
+  cut, monkeypatch
+):
+  parts = -(-len(cut) // 8)
+  assert retrieval.search_depth(cut) == len(cut)
+  monkeypatch.setattr(retrieval, "RECALL_AT", (1, 3))
+  assert retrieval.search_depth(cut) == 3 * parts
 
 
 def test_recall_by_hand():
-  hits = np.zeros((4, 20), bool)
-  hits[0, 0] = hits[1, 4] = hits[2, 5] = True
-  none = np.zeros_like(hits)
+  places = np.array([0, 4, 5, 20])
+  none = np.full(4, 20)
   named = np.array([True, False, True, True])
 
-  columns = retrieval.recall_columns(hits, none, named)
+  columns = retrieval.recall_columns(places, none, named, 20)
 
   assert {k: c.tolist() for k, c in columns.items() if "answer" in k} == {
     "answer_recall_at_1": [1, 0, 0, 0],
@@ -106,7 +152,8 @@ def test_first_hits_by_hand():
 @pytest.mark.parametrize("depth", [1, 5, 100])
 def test_recall_is_the_share_with_a_hit_so_far(depth):
   hits = np.random.default_rng(0).random((50, 100)) < 0.02
-  columns = retrieval.recall_columns(hits, hits, np.ones(50, bool))
+  places = retrieval.first_hits(hits)
+  columns = retrieval.recall_columns(places, places, np.ones(50, bool), 100)
   expected = hits[:, :depth].any(axis=1)
   for kind in ("answer", "passage"):
     column = columns[f"{kind}_recall_at_{depth}"]
