@@ -18,7 +18,7 @@ import signal
 import sys
 
 from experiments.squad_open import clozes, minilm
-from experiments.squad_open.stages import BLOCK, LENGTHS, SIZES
+from experiments.squad_open.stages import LENGTHS, SIZES
 from experiments.squad_open.table import table
 from launch.cells import Cells
 from launch.processes import Processes
@@ -31,7 +31,7 @@ _FILES = ("corpus.jsonl.gz", "train.jsonl.gz", "validation.jsonl.gz")
 
 
 def prepare(data: str, directory: pathlib.Path) -> None:
-  """Makes the corpus, its blocks, and texts to mask, unless they are there.
+  """Makes the corpus, and texts to mask, unless they are there.
 
   Raises:
     ValueError: a file of `data` is missing, or MiniLM is not installed.
@@ -43,18 +43,17 @@ def prepare(data: str, directory: pathlib.Path) -> None:
       f"{data!r} must hold {list(_FILES)}, and lacks {missing}: name the "
       "folder, as in `make squad-open DATA=<folder>`."
     )
-  for name, max_pieces in (("corpus", LENGTHS.passage), ("blocks", BLOCK)):
-    if not (directory / name).exists():
-      Processes().realm(
-        "prepare-corpus",
-        source=os.path.join(data, "corpus.jsonl.gz"),
-        output=directory / name,
-        tokenizer=minilm.folder(),
-        max_pieces=max_pieces,
-      )
+  corpus = directory / "corpus"
+  if not corpus.exists():
+    Processes().realm(
+      "prepare-corpus",
+      source=os.path.join(data, "corpus.jsonl.gz"),
+      output=corpus,
+      tokenizer=minilm.folder(),
+      max_pieces=LENGTHS.passage,
+    )
   if not (directory / "texts" / clozes.FILE).exists():
-    corpus = PassageCorpus.open(directory / "corpus")
-    clozes.write(corpus, directory / "texts")
+    clozes.write(PassageCorpus.open(corpus), directory / "texts")
 
 
 def main(argv: list[str]) -> int:

@@ -79,8 +79,7 @@ def test_stages_are_trained_up_to_the_directory_itself(
   monkeypatch.setattr(tasks.Task, "run", lambda task, _: ran.append(task))
   arguments = [f"--data={data}", f"--directory={directory}", "--seed=3"]
   assert run.main([*arguments, "--prepare_only"]) == 0
-  for cut in ("corpus", "blocks"):
-    assert PassageCorpus.open(directory / cut).row_of("7") == 0
+  assert PassageCorpus.open(directory / "corpus").row_of("7") == 0
   assert not ran
 
   assert run.main(arguments) == 0
@@ -93,7 +92,6 @@ def test_stages_are_trained_up_to_the_directory_itself(
     "reader-3",
     "reading-3",
     "realm-3",
-    "skimmer-3",
   ]
   assert ran[-1].what["openqa"]["retriever"] == "dense"
   assert ran[-1].what["init"] == {
