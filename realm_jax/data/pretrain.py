@@ -11,6 +11,7 @@ import numpy as np
 from realm_jax.config import RunConfig
 from realm_jax.data import collate, masking
 from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.gold import named_rows
 from realm_jax.data.jsonl import (
   check_first,
   optional_text,
@@ -236,13 +237,8 @@ class _FileQueries(_Queries):
     return np.int32(collate.NULL_ROW if row is None else row)
 
   def _gold_row(self, uid: str, index: int) -> np.int32:
-    row = self._row_of(uid)
-    if uid and row == collate.NULL_ROW:
-      raise ValueError(
-        f"{self._texts.where(index)}: 'passage_uid' {uid!r} is not in the "
-        f"corpus {self._corpus.directory}."
-      )
-    return row
+    named = named_rows(uid, self._corpus, self._texts.where(index))
+    return np.int32([*named[:1], collate.NULL_ROW][0])
 
 
 class _SentenceQueries(_Queries):

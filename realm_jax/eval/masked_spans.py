@@ -28,6 +28,7 @@ from realm_jax.data.tokenize import Tokenizer, load_tokenizer
 from realm_jax.eval import retrieval
 from realm_jax.eval.figures import summarise
 from realm_jax.eval.predictions import SpanPrediction
+from realm_jax.eval.question_scores import Asked, Found
 from realm_jax.eval.retriever import Retriever
 from realm_jax.eval.span_filler import (
   MaskedSpan,
@@ -150,15 +151,11 @@ def _recall(
   neighbors: Int32[np.ndarray, "n k"],
   corpus: PassageCorpus,
 ) -> dict[str, Float[np.ndarray, " n"]]:
-  wanted = [Question(text="", answers=(span.answer,)) for span in spans]
-  by_answer = retrieval.answer_hits(neighbors, corpus, wanted)
-  named = [span.named for span in spans]
-  return retrieval.recall_columns(
-    retrieval.first_hits(by_answer),
-    retrieval.named_places(neighbors, named, corpus),
-    np.array([len(rows) > 0 for rows in named]),
-    neighbors.shape[1],
+  asked = Asked(
+    [Question(text="", answers=(span.answer,)) for span in spans],
+    [span.named for span in spans],
   )
+  return Found.look_up(asked, neighbors, corpus).columns(asked)
 
 
 def find_passages(

@@ -63,9 +63,9 @@ def named_places(
     named: of each question, see `named_rows`.
     corpus: of the passages.
   """
-  hits = np.zeros(neighbor_ids.shape, bool)
-  for row, found, wanted in zip(hits, neighbor_ids, named, strict=True):
-    row[:] = (found >= wanted.start) & (found < wanted.stop)
+  starts = np.array([rows.start for rows in named])[:, None]
+  stops = np.array([rows.stop for rows in named])[:, None]
+  hits = (starts <= neighbor_ids) & (neighbor_ids < stops)
   places = first_hits(hits)
   for i in np.flatnonzero(hits.any(axis=1)).tolist():
     if named[i] == corpus.document_rows(named[i].start):
