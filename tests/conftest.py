@@ -23,7 +23,7 @@ import fsspec
 import jax
 import pytest
 
-from realm_jax.data import corpus, tokenize
+from realm_jax.data import corpus, corpus_build, tokenize
 from realm_jax.data.records import Document
 from tests import gcs_server
 
@@ -68,7 +68,7 @@ def tiny_tokenizer(tmp_path_factory) -> tokenize.Tokenizer:
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory, tiny_tokenizer) -> corpus.PassageCorpus:
   """`tiny_documents` in passages of 48 pieces at most; the longer are split."""
-  return corpus.build_corpus(
+  return corpus_build.build_corpus(
     tiny_documents(),
     tiny_tokenizer,
     tmp_path_factory.mktemp("tiny") / "corpus",

@@ -24,7 +24,8 @@ import time
 import numpy as np
 import psutil
 
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.tokenize import train_tokenizer
 from realm_jax.index import store
 from tests.conftest import tiny_documents

@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from realm_jax import files
-from realm_jax.data.corpus import PassageCorpus, counted_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import counted_corpus
 from realm_jax.data.corpus_writer import PassageFormat, StoredPassage
 from realm_jax.data.passages import (
   CutPassage,

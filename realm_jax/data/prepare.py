@@ -16,7 +16,8 @@ from rich.progress import (
   TimeElapsedColumn,
 )
 
-from realm_jax.data.corpus import PassageCorpus, check_max_pieces
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import check_max_pieces
 from realm_jax.data.corpus_edits import (
   apply_edits,
   read_edits,

@@ -7,7 +7,8 @@ import tempfile
 import textwrap
 
 from realm_jax.config import RunConfig
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import Tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 
 from realm_jax.data import answer_rows, answers
 from realm_jax.data.answer_rows import AnswerRows
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document, Question
 
 TEXTS = [

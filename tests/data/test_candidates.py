@@ -8,7 +8,7 @@ import pytest
 
 from realm_jax.config import LengthConfig, RetrievalConfig, RunConfig
 from realm_jax.data import batches, candidates, collate, pretrain
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import train_tokenizer
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from realm_jax.data import corpus_edits
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.corpus_edits import (
   apply_edits,
   read_edits,

@@ -11,7 +11,8 @@ import pytest
 from realm_jax import files
 from realm_jax.checksums import StoredFile
 from realm_jax.data import corpus_writer, prepare
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.tokenize import load_tokenizer
 from realm_jax.mirror import CORPORA, HostCopy
 from tests.conftest import tiny_documents

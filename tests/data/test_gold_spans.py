@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from realm_jax.data import collate, gold_spans
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document, Question
 from realm_jax.data.tokenize import Encoding
 

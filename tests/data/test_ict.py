@@ -10,7 +10,7 @@ import pytest
 
 from realm_jax.config import DataConfig, IctConfig, LengthConfig, RunConfig
 from realm_jax.data import collate, ict
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 
 _RUN = RunConfig(lengths=LengthConfig(query=24, passage=48, joint=72, masks=4))

@@ -6,7 +6,7 @@ import pytest
 
 from realm_jax.config import LengthConfig, RunConfig
 from realm_jax.data import collate, masking, own_words
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 
 _RUN = RunConfig(lengths=LengthConfig(query=32, passage=96, joint=128, masks=4))

@@ -8,7 +8,7 @@ import pytest
 
 from realm_jax.config import DataConfig, DprConfig, LengthConfig, RunConfig
 from realm_jax.data import collate, pairs
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Document, Question
 

@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from realm_jax.data import corpus as corpora
 from realm_jax.data import parts
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.prepare import prepare_corpus
 from realm_jax.data.sources import read_documents
 from tests.conftest import tiny_documents
@@ -62,7 +62,7 @@ def _facts(directory):
 def expected(source, tmp_path, tiny_tokenizer):
   """Of a corpus made in one go."""
   documents = read_documents(source)
-  corpora.build_corpus(documents, tiny_tokenizer, tmp_path / "one_go", 48)
+  build_corpus(documents, tiny_tokenizer, tmp_path / "one_go", 48)
   return _facts(tmp_path / "one_go")
 
 
@@ -154,5 +154,5 @@ def test_a_killed_build_goes_on_and_leaves_no_process(
 
   assert found == kept  # None was made again.
   documents = read_documents(str(source))
-  corpora.build_corpus(documents, tiny_tokenizer, tmp_path / "one_go", 48)
+  build_corpus(documents, tiny_tokenizer, tmp_path / "one_go", 48)
   assert made == _facts(tmp_path / "one_go")

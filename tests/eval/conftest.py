@@ -19,7 +19,8 @@ from realm_jax.config import (
   RetrievalConfig,
   RunConfig,
 )
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import load_tokenizer, train_tokenizer
 from realm_jax.index import builder

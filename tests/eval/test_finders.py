@@ -8,7 +8,7 @@ import pytest
 
 from realm_jax import checkpoints, config
 from realm_jax import workdir as workdir_lib
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.eval import evaluate, open_qa
 from realm_jax.eval.finders import open_finder

@@ -12,7 +12,7 @@ from rich.console import Console
 from realm_jax import checkpoints, config
 from realm_jax import workdir as workdir_lib
 from realm_jax.data import collate
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.corpus_edits import apply_edits, read_edits
 from realm_jax.data.records import Document
 from realm_jax.eval import open_qa, scores

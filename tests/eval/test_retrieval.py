@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document, Passage, Question
 from realm_jax.eval import retrieval
 

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.factbook_demo import examples, settings
 from experiments.factbook_demo.facts import extract_facts
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.tokenize import train_tokenizer
 
 

@@ -3,7 +3,7 @@ import json
 import random
 
 from experiments.squad_open import clozes
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 
 _TEXT = (

@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from realm_jax.data.corpus import PassageCorpus, build_corpus
+from realm_jax.data.corpus import PassageCorpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.index import bm25
 from realm_jax.index.bm25 import Bm25Index

@@ -5,7 +5,7 @@ import pytest
 
 from realm_jax import checkpoints, config
 from realm_jax.config import OpenQaConfig, RefreshConfig, ScannConfig
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import train_tokenizer
 from realm_jax.index.corpora import Corpora

@@ -8,7 +8,7 @@ import pytest
 
 from realm_jax import checkpoints, sharding
 from realm_jax.config import InitConfig, MeshConfig
-from realm_jax.data.corpus import build_corpus
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.records import Document
 from realm_jax.data.tokenize import load_tokenizer
 from realm_jax.index import store

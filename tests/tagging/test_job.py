@@ -10,8 +10,8 @@ import time
 import pytest
 
 from realm_jax.config import LengthConfig, RunConfig
-from realm_jax.data import corpus as corpora
 from realm_jax.data import pretrain
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.entities import LabeledSpan
 from realm_jax.data.records import Document
 from realm_jax.data.tagged import SETTINGS, STATISTICS
@@ -133,7 +133,7 @@ def test_text_of_one_corpus_is_asked_of_another(
   """X and Z are independent: none of these texts is in the corpus."""
   _tag(tmp_path / "spans", _documents(4))
   other = [Document(title="Z", text="Nothing of the kind.", uid="z")]
-  knowledge = corpora.build_corpus(other, tiny_tokenizer, tmp_path / "z", 48)
+  knowledge = build_corpus(other, tiny_tokenizer, tmp_path / "z", 48)
   queries = pretrain.masked_queries(
     _RUN, tiny_tokenizer, knowledge, str(tmp_path / "spans"), train=False
   )
