@@ -13,7 +13,7 @@ import sys
 import time
 
 from realm_jax import cli
-from realm_jax.index import builder, drafts, embed, publish, store
+from realm_jax.index import drafts, embed, publish, store, version_maker
 from realm_jax.train.versions import Versions
 
 
@@ -46,7 +46,7 @@ def _after_a_shard():
 
 
 def _building_the_searcher():
-  builder.build_scann = _stop
+  version_maker.build_scann = _stop
 
 
 def _before_the_manifest():

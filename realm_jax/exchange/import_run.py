@@ -40,7 +40,8 @@ from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.sources import read_documents
 from realm_jax.data.tokenize import Tokenizer, load_tokenizer
 from realm_jax.exchange.hf_realm import Source
-from realm_jax.index.builder import GivenVectors, build_index
+from realm_jax.index.builder import build_index
+from realm_jax.index.version_maker import GivenVectors
 from realm_jax.models.import_realm import RealmArchitecture
 from realm_jax.models.tensor_files import Tensor
 from realm_jax.shapes import Params

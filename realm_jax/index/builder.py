@@ -8,25 +8,14 @@ newer checkpoint may come meanwhile: a builder that always turned to the newest
 might never publish any.
 """
 
-from collections.abc import Callable, Iterator
-import contextlib
-import dataclasses
 import logging
 import os
-import pathlib
-import random
-import shutil
 import time
-from typing import NamedTuple
 
 from etils import epath
-import numpy as np
-import rich.console
-import rich.progress
 
-from realm_jax import checkpoints, sharding
+from realm_jax import checkpoints
 from realm_jax import workdir as workdirs
-from realm_jax.checksums import describe_file
 from realm_jax.config import RunConfig
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.tokenize import load_tokenizer
@@ -34,31 +23,20 @@ from realm_jax.index import drafts, publish, retention, store
 from realm_jax.index.agenda import Agenda
 from realm_jax.index.corpora import open_corpora
 from realm_jax.index.drafts import Draft, DraftPlan
-from realm_jax.index.embed import CorpusEmbedder
-from realm_jax.index.embeddings import Embeddings
 from realm_jax.index.lease import LeaseObserver, Leases
-from realm_jax.index.manifest import (
-  Manifest,
-  embedder_hash,
-  library_versions,
+from realm_jax.index.manifest import Manifest, embedder_hash
+from realm_jax.index.verify import VersionRefused
+from realm_jax.index.version_maker import (
+  GivenVectors,
+  PhaseClock,
+  VersionMaker,
 )
-from realm_jax.index.reuse import PASSAGES_FILE, KnownVectors, known_vectors
-from realm_jax.index.scann_backend import build_scann, scann_parameters
-from realm_jax.index.verify import VersionRefused, verify
 from realm_jax.shapes import Params
 
 _log = logging.getLogger(__name__)
 # A checkpoint that could not be read and is still there after so long is
 # damaged; until then it may be half deleted.
 DELETION_SECONDS = 2.0
-
-
-class GivenVectors(NamedTuple):
-  """Vectors of a corpus that were not made here."""
-
-  # (first row, one past the last) -> f32[n, D].
-  rows: Callable[[int, int], np.ndarray]
-  reproducible: bool  # The run's document tower gives them from the passages.
 
 
 def build_index(
@@ -168,21 +146,21 @@ class _Builder:
     given: GivenVectors | None,
   ) -> None:
     self.workdir, self.run, self._given = workdir, run, given
+    self._poll_seconds = poll_seconds
     self._corpora = open_corpora(workdir, run, corpus)
     self._tokenizer = load_tokenizer(run.data.tokenizer)
-    self._turn_to(self._corpora.open(self._corpora.moves()[0]))
+    self._maker = self._maker_over(self._corpora.open(self._corpora.moves()[0]))
     self._leases, self._observer = leases, LeaseObserver()
     self.agenda = Agenda(workdir, run, self._corpora, self._observer)
-    self._poll_seconds = poll_seconds
 
-  def _turn_to(self, corpus: PassageCorpus) -> None:
-    """Makes what follows be over a corpus."""
-    if self.run.retrieval.backend == "scann":
-      # Refuses a layout that does not fit, before anything is embedded.
-      scann_parameters(len(corpus), self.run.retrieval.scann)
-    self._corpus = corpus
-    self._embedder = CorpusEmbedder(
-      self.run, corpus, self._tokenizer, sharding.local_mesh()
+  def _maker_over(self, corpus: PassageCorpus) -> VersionMaker:
+    return VersionMaker(
+      self.workdir,
+      self.run,
+      corpus,
+      self._tokenizer,
+      self._given,
+      self._poll_seconds,
     )
 
   def build(self, step: int) -> list[str]:
@@ -196,10 +174,10 @@ class _Builder:
     if version in store.list_versions(self.workdir):
       _log.info("Index version %s is published already", version)
       return []
-    if corpus is not self._corpus:
-      self._turn_to(corpus)
-    publish.check_newest(self.workdir, self._corpus.fingerprint, step)
-    clock = _Clock()
+    if corpus is not self._maker.corpus:
+      self._maker = self._maker_over(corpus)
+    publish.check_newest(self.workdir, corpus.fingerprint, step)
+    clock = PhaseClock()
     plan, retriever = self._plan(step, version)
     clock.lap("restore")
     directory = self._directory(version)
@@ -208,7 +186,7 @@ class _Builder:
         directory, plan, retriever, self._leases, self._observer
       )
       with draft.copy.in_use():
-        manifest = self._make(draft, retriever, clock)
+        manifest = self._maker.make(draft, retriever, clock)
     except VersionRefused as refused:
       publish.refuse(directory, str(refused), refused.checks)
       raise
@@ -256,118 +234,10 @@ class _Builder:
       step=step,
       checkpoint_unix_secs=committed_at,
       embedder_hash=embedder_hash(self.run, retriever),
-      num_passages=len(self._corpus),
+      num_passages=len(self._maker.corpus),
       shard_passages=self.run.refresh.shard_passages,
     )
     return plan, retriever
-
-  def _make(
-    self, draft: Draft, retriever: Params, clock: "_Clock"
-  ) -> Manifest | None:
-    """Embeds what is missing and finishes the version, or sees it finished."""
-    known = self._known(draft)
-    while not draft.published:
-      with draft.claim() as shard:
-        if shard is not None and shard in draft.missing():
-          draft.add(shard, self._embed(retriever, draft, shard, known))
-          continue
-      if not draft.missing():
-        clock.lap("embed")
-        with draft.claim_finish() as mine:
-          # Another may have published between the look and the claim.
-          if mine and not draft.published and not self._damaged(draft):
-            return self._finish(draft, retriever, clock)
-      time.sleep(self._poll_seconds * random.uniform(0.5, 1.0))
-    return None
-
-  def _known(self, draft: Draft) -> KnownVectors | None:
-    known = known_vectors(
-      (self.workdir, *self._start()), self._corpus, draft.plan.embedder_hash
-    )
-    if known:
-      _log.info(
-        "%d of %d vectors are those of %s",
-        known.num_known,
-        draft.plan.num_passages,
-        known.version,
-      )
-    return known
-
-  def _start(self) -> Iterator[epath.Path]:
-    """Yields the run that the retriever started from, if it is there still."""
-    source = self.run.init.retriever
-    with contextlib.suppress(FileNotFoundError):
-      if source and (named := workdirs.named_by(source)):
-        yield named[0]
-
-  def _damaged(self, draft: Draft) -> bool:
-    damaged = draft.drop_damaged()
-    if damaged:
-      _log.warning("Embedding again, as they are damaged: %s", damaged)
-    return bool(damaged)
-
-  def _finish(
-    self, draft: Draft, retriever: Params, clock: "_Clock"
-  ) -> Manifest | None:
-    """Builds the searcher over all shards, and publishes if it holds good."""
-    directory, plan, shards = draft.directory, draft.plan, draft.shards()
-    embeddings = Embeddings(
-      [np.load(draft.local / shard.path, mmap_mode="r") for shard in shards]
-    )
-    params = describe_file(directory, directory / drafts.PARAMS_FILE)
-    draft.copy.fetch([params], checksums=False)
-    passages = draft.add_array(PASSAGES_FILE, self._corpus.passage_hashes)
-    folder = draft.local_folder("scann")
-    shutil.rmtree(folder, ignore_errors=True)
-    parameters = self._build_searcher(embeddings, folder)
-    manifest = Manifest(
-      version=directory.name,
-      step=plan.step,
-      checkpoint_unix_secs=plan.checkpoint_unix_secs,
-      corpus_fingerprint=self._corpus.fingerprint,
-      tokenizer_fingerprint=self._corpus.tokenizer_fingerprint,
-      embedder_hash=plan.embedder_hash,
-      num_passages=embeddings.shape[0],
-      dim=embeddings.shape[1],
-      backend="scann" if parameters else "exact",
-      scann=parameters,
-      searcher=folder.name if parameters else "",
-      shards=tuple(shard.path for shard in shards),
-      files=(
-        *shards,
-        params,
-        passages,
-        *draft.add_folder(folder),
-      ),
-      libraries=library_versions(),
-    )
-    clock.lap("index")
-    # What is verified is what the trainer will search: recall is of that.
-    opened = store.open_files(
-      draft.local, manifest, self._corpus, self.run.retrieval
-    )
-    checks = verify(
-      opened.index,
-      opened.embeddings,
-      None
-      if self._given and not self._given.reproducible
-      else lambda ids: self._embedder.embed(retriever, ids),
-      shape=(len(self._corpus), self.run.embedder.dim),
-      min_recall=self.run.refresh.min_recall_at_10,
-      seed=plan.step,
-    )
-    clock.lap("verify")
-    manifest = dataclasses.replace(
-      manifest,
-      checks=checks,
-      phase_seconds=clock.seconds,
-      published_unix_secs=time.time(),
-    )
-    if draft.published:
-      draft.drop_folder(folder)  # Another builder was as fast.
-      return None
-    publish.publish(directory, manifest)
-    return manifest
 
   def _restore(self, step: int) -> tuple[Params, float]:
     """Returns the retriever's parameters and when they were committed.
@@ -397,46 +267,6 @@ class _Builder:
         f"{path} was deleted while it was read."
       ) from error
 
-  def _embed(
-    self,
-    retriever: Params,
-    draft: Draft,
-    shard: int,
-    known: KnownVectors | None,
-  ) -> np.ndarray:
-    rows = draft.plan.rows(shard)
-    if self._given:
-      return self._given.rows(int(rows[0]), int(rows[-1]) + 1)
-    console = rich.console.Console(stderr=True)
-    with rich.progress.Progress(
-      *rich.progress.Progress.get_default_columns(),
-      rich.progress.MofNCompleteColumn(),
-      console=console,
-      transient=True,
-      disable=not console.is_terminal,
-    ) as bar:
-      name = f"Embed {draft.directory.name}"
-      if draft.plan.num_shards > 1:
-        name += f", shard {shard + 1} of {draft.plan.num_shards}"
-      task = bar.add_task(name, total=len(rows))
-
-      def embed(ids: np.ndarray) -> np.ndarray:
-        return self._embedder.embed(
-          retriever, ids, progress=lambda done: bar.advance(task, done)
-        )
-
-      return known.complete(rows, embed) if known else embed(rows)
-
-  def _build_searcher(
-    self, embeddings: Embeddings, folder: pathlib.Path
-  ) -> dict[str, int]:
-    """Writes ScaNN's files, if that is the back end; returns its layout."""
-    if self.run.retrieval.backend != "scann":
-      return {}
-    index = build_scann(embeddings, self.run.retrieval.scann)
-    index.save(folder)
-    return dataclasses.asdict(index.parameters)
-
   def clean(self) -> None:
     """Removes what nobody needs: files, and whole versions."""
     for version in self._corpora.known(store.list_versions(self.workdir)):
@@ -449,16 +279,3 @@ class _Builder:
       self.workdir, self._corpora, keep, needed, self._observer
     ):
       _log.info("Deleted index version %s", version)
-
-
-class _Clock:
-  """Wall time by phase."""
-
-  def __init__(self) -> None:
-    self.seconds: dict[str, float] = {}
-    self._since = time.perf_counter()
-
-  def lap(self, phase: str) -> None:
-    now = time.perf_counter()
-    self.seconds[phase] = now - self._since
-    self._since = now

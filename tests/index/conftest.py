@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realm_jax import checkpoints, config, files
+from realm_jax import checkpoints, config, files, sharding
 from realm_jax.checksums import describe_file
 from realm_jax.config import (
   BertConfig,
@@ -120,6 +120,13 @@ def run(data_dir, tokenizer):
       policy="async", every_steps=10, lag_steps=5, wait_seconds=20.0
     ),
   )
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+  """Builders see one; test_embed has several, which would cost time here."""
+  mesh = sharding.make_mesh(config.MeshConfig(), jax.devices()[:1])
+  monkeypatch.setattr(sharding, "local_mesh", lambda: mesh)
 
 
 @pytest.fixture
