@@ -83,13 +83,13 @@ def searched_corpus_flag() -> None:
   flags.DEFINE_string("corpus", "", "Search this corpus, not the run's.")
 
 
-def read_flag() -> None:
-  """Defines --read: how many passages a reader reads."""
+def read_flag(also: str = "") -> None:
+  """Defines --read: how many passages a reader reads, and what it is else."""
   flags.DEFINE_integer(
     "read",
     0,
-    "Passages to read for each question, more than in training perhaps; 0 for "
-    "openqa.read.",
+    "Passages to read for each question, more than in training perhaps"
+    f"{also}; 0 for openqa.read.",
     lower_bound=0,
   )
 

@@ -44,7 +44,7 @@ def _evaluate_flags() -> None:
     "What finds passages for questions; by default what the run trained with. "
     "'gold' has the reader read those that questions name.",
   )
-  read_flag()
+  read_flag(also=", or to list where a run has no reader")
 
 
 def _evaluate(args: list[str]) -> int:

@@ -59,7 +59,7 @@ def evaluate(
       to have those read that questions name, which bounds the reader. A
       question that names none is answered wrong then.
     read: passages to read for each question, which may be more than in
-      training; 0 for openqa.read.
+      training, or to list where a run has no reader; 0 for openqa.read.
 
   Returns:
     Where the figures come from, and the figures, with 95% intervals.

@@ -103,6 +103,28 @@ class QuestionPrediction:
   passage_rank: int | None  # From 1, of what it names; `named_places`.
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FoundPassage:
+  """A passage that was found for a question."""
+
+  uid: str
+  title: str
+  text: str
+  score: float  # The logit of p(z|x).
+  holds_answer: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalPrediction:
+  """A question, its references and what a retriever finds for it."""
+
+  question: str
+  references: tuple[str, ...]  # Answer strings, or patterns.
+  passages: tuple[FoundPassage, ...]  # Best first.
+  answer_rank: int | None  # As in `QuestionPrediction`.
+  passage_rank: int | None
+
+
 def figures_path(predictions: epath.Path) -> epath.Path:
   """Returns where the figures of a file of predictions are: beside it."""
   return predictions.with_name(f"{predictions.stem}.figures.json")
@@ -111,7 +133,9 @@ def figures_path(predictions: epath.Path) -> epath.Path:
 def write_evaluation(
   path: epath.Path,
   figures: dict[str, Any],
-  predictions: Iterable[SpanPrediction | QuestionPrediction],
+  predictions: Iterable[
+    SpanPrediction | QuestionPrediction | RetrievalPrediction
+  ],
 ) -> None:
   """Writes predictions, then the figures, which mark them complete."""
   path.parent.mkdir(parents=True, exist_ok=True)

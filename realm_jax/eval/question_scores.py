@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was asked, found and answered, and how good that is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 
 from jaxtyping import Bool, Float, Int, Int32
@@ -12,7 +12,12 @@ from realm_jax.data.gold import holding_rows, named_rows
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.eval import retrieval, scores
-from realm_jax.eval.predictions import AnsweredQuestion, QuestionPrediction
+from realm_jax.eval.predictions import (
+  AnsweredQuestion,
+  FoundPassage,
+  QuestionPrediction,
+  RetrievalPrediction,
+)
 from realm_jax.index.search import NO_PASSAGE, Neighbors
 
 Columns = dict[str, Float[np.ndarray, " n"]]  # A figure of each question.
@@ -100,6 +105,16 @@ class Found:
     return self.by_answer.shape[1]
 
   @property
+  def answer_ranks(self) -> list[int | None]:
+    """Of the first passage that holds an answer, from 1; None for none."""
+    return _ranks(self.answer_places, self.depth)
+
+  @property
+  def passage_ranks(self) -> list[int | None]:
+    """Of what each question names, from 1; None if it was not found."""
+    return _ranks(self.passage_places, self.depth)
+
+  @property
   def answer_places(self) -> Int[np.ndarray, " n"]:
     """Of the first passage that holds an answer, from 0; k for none."""
     return retrieval.first_hits(self.by_answer)
@@ -140,8 +155,8 @@ def score_reading(
     for one in zip(
       asked.questions,
       answered,
-      _ranks(found.answer_places, found.depth),
-      _ranks(found.passage_places, found.depth),
+      found.answer_ranks,
+      found.passage_ranks,
       strict=True,
     )
   ]
@@ -152,6 +167,51 @@ def score_reading(
     ),
     "reader_oracle": np.asarray(readable, np.float64),
   }, predictions
+
+
+def list_found(
+  asked: Asked,
+  neighbors: Neighbors,
+  found: Found,
+  corpus: PassageCorpus,
+  number: int,
+) -> Iterator[RetrievalPrediction]:
+  """Yields a line for each question, with the first passages found for it.
+
+  Args:
+    asked: n questions.
+    neighbors: ids and scores [n, k].
+    found: what they are worth.
+    corpus: of the passages, read as lines are asked for.
+    number: of passages to list for each question.
+  """
+  for question, ids, logits, hits, answer_rank, passage_rank in zip(
+    asked.questions,
+    neighbors.ids[:, :number],
+    neighbors.scores[:, :number].tolist(),
+    found.by_answer[:, :number].tolist(),
+    found.answer_ranks,
+    found.passage_ranks,
+    strict=True,
+  ):
+    passages = corpus.passages(ids[ids != NO_PASSAGE])
+    yield RetrievalPrediction(
+      question=question.text,
+      references=question.answers + question.patterns,
+      passages=tuple(
+        FoundPassage(
+          uid=passage.uid,
+          title=passage.title,
+          text=passage.text,
+          score=logit,
+          holds_answer=holds,
+        )
+        # What was not found comes last.
+        for passage, logit, holds in zip(passages, logits, hits, strict=False)
+      ),
+      answer_rank=answer_rank,
+      passage_rank=passage_rank,
+    )
 
 
 def _columns(predictions: Sequence[QuestionPrediction], *names: str) -> Columns:

@@ -5,7 +5,7 @@ A run without a span reader (ict, dpr, realm) is scored by its retriever alone;
 one that answers closed book, by its answers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
 from typing import Any, Literal
 
@@ -22,11 +22,16 @@ from realm_jax.eval.closed_book import ClosedBookAnswerer
 from realm_jax.eval.figures import summarise
 from realm_jax.eval.finders import Finder, Kind, open_finder
 from realm_jax.eval.open_qa import QuestionAnswerer
-from realm_jax.eval.predictions import AnsweredQuestion, QuestionPrediction
+from realm_jax.eval.predictions import (
+  AnsweredQuestion,
+  QuestionPrediction,
+  RetrievalPrediction,
+)
 from realm_jax.eval.question_scores import (
   Asked,
   Found,
   first_questions,
+  list_found,
   score_answers,
   score_reading,
 )
@@ -48,8 +53,10 @@ def evaluate_questions(
   limit: int,
   retriever: Choice = "",
   read: int = 0,
-) -> tuple[dict[str, Any], list[QuestionPrediction]]:
-  """Returns figures and, of an openqa run, what was answered.
+) -> tuple[
+  dict[str, Any], Iterable[QuestionPrediction] | Iterable[RetrievalPrediction]
+]:
+  """Returns figures, and what was answered or, without a reader, found.
 
   Args:
     workdir: of a run with a retriever.
@@ -72,7 +79,7 @@ def evaluate_questions(
     )
   if run.stage != "openqa":
     finder = _open_finder(workdir, run, corpus, retriever)
-    return _evaluate_finder(finder, Questions(source), limit), []
+    return _find(finder, Questions(source), limit, read or run.openqa.read)
   questions = Questions(source)
   step = step or checkpoints.newest_step(workdir)
   if run.is_closed_book:
@@ -112,21 +119,22 @@ def _open_finder(
   return open_finder(workdir, run, tokenizer, corpus=corpus, kind=retriever)
 
 
-def _evaluate_finder(
-  finder: Finder, questions: Questions, limit: int
-) -> dict[str, Any]:
-  asked = Asked.read(questions, finder.corpus, limit)
-  depth = retrieval.search_depth(finder.corpus)
+def _find(
+  finder: Finder, questions: Questions, limit: int, num_listed: int
+) -> tuple[dict[str, Any], Iterator[RetrievalPrediction]]:
+  corpus = finder.corpus
+  asked = Asked.read(questions, corpus, limit)
+  depth = max(retrieval.search_depth(corpus), min(num_listed, len(corpus)))
   found = finder.find(asked.texts, depth)
-  hits = Found.look_up(asked, found.ids, finder.corpus)
+  hits = Found.look_up(asked, found.ids, corpus)
   return {
     # Nothing of the checkpoint itself was used.
     "step": finder.step,
-    "corpus": str(finder.corpus.directory),
+    "corpus": str(corpus.directory),
     "index_version": finder.version,
     "num_examples": len(asked),
     **summarise(hits.columns(asked)),
-  }
+  }, list_found(asked, found, hits, corpus, num_listed)
 
 
 def _answer(

@@ -273,6 +273,7 @@ def _examples(evaluation: dict[str, Any] | None) -> dict[str, Any]:
   view: dict[str, Any] = {
     "masked_examples": [],
     "questions": [],
+    "retrieved": [],
     "sample": "",
     "evaluated": "",
     "no_examples": "None: the run has no checkpoint yet, or its config "
@@ -286,7 +287,9 @@ def _examples(evaluation: dict[str, Any] | None) -> dict[str, Any]:
     f"{len(shown)} of {len(found)}, evenly spaced: not chosen for being right."
   )
   view["evaluated"] = f"{figures['data']}, checkpoint {figures['step']:,}"
-  if "question" in found[0]:
+  if "passages" in found[0]:
+    view["retrieved"] = [report_examples.retrieval_example(p) for p in shown]
+  elif "question" in found[0]:
     view["questions"] = [report_examples.question_example(p) for p in shown]
   else:
     view["masked_examples"] = [report_examples.masked_example(p) for p in shown]

@@ -61,6 +61,30 @@ def mark_answer(text: str, answer: str) -> list[dict[str, Any]]:
   return excerpt(text, at, at + len(answer))
 
 
+def retrieval_example(prediction: dict[str, Any]) -> dict[str, Any]:
+  """A `RetrievalPrediction` with the answer marked where a passage holds it."""
+  wanted = prediction["references"]
+  return prediction | {
+    "wanted": " / ".join(wanted),
+    "passages": [
+      passage
+      | {"parts": _mark_first(passage["text"], wanted, passage["holds_answer"])}
+      for passage in prediction["passages"]
+    ],
+  }
+
+
+def _mark_first(
+  text: str, answers: Sequence[str], holds: bool
+) -> list[dict[str, Any]]:
+  """Marks the first of the answers that stands in a text that holds one."""
+  marked = (mark_answer(text, answer) for answer in answers if holds)
+  return next(
+    (parts for parts in marked if any(part["marked"] for part in parts)),
+    excerpt(text, 0, 0),
+  )
+
+
 def question_example(prediction: dict[str, Any]) -> dict[str, Any]:
   """A `QuestionPrediction` with its first answers and their evidence."""
   answers = prediction["answers"][:_ANSWERS]

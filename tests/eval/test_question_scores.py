@@ -8,10 +8,11 @@ from realm_jax.eval.predictions import Answer, AnsweredQuestion
 from realm_jax.eval.question_scores import (
   Asked,
   Found,
+  list_found,
   score_answers,
   score_reading,
 )
-from realm_jax.index.search import NO_PASSAGE
+from realm_jax.index.search import NO_PASSAGE, Neighbors
 
 
 def _answered(*texts):
@@ -70,6 +71,26 @@ def test_figures_and_lines_by_hand(corpus):
     "passage_recall_at_1": pytest.approx(1 / 3),  # Of the three that name one.
   }
   assert intervals.keys() == figures.keys()
+
+
+def test_places_without_a_passage_are_not_listed(corpus):
+  italy, peru = (corpus.row_of(f"{name}/capital") for name in ("Italy", "Peru"))
+  question = Question(text="1", answers=("Rome",), patterns=("R.me",))
+  asked = Asked([question], [range(0)])
+  neighbors = Neighbors(
+    np.array([[peru, italy, NO_PASSAGE]], np.int32),
+    np.array([[2.0, 1.5, -np.inf]], np.float32),
+  )
+  found = Found.look_up(asked, neighbors.ids, corpus)
+  (line,) = list_found(asked, neighbors, found, corpus, 3)
+  assert [passage.uid for passage in line.passages] == [
+    "Peru/capital",
+    "Italy/capital",
+  ]
+  assert [passage.score for passage in line.passages] == [2.0, 1.5]
+  assert [passage.holds_answer for passage in line.passages] == [False, True]
+  assert line.references == ("Rome", "R.me")
+  assert (line.answer_rank, line.passage_rank) == (2, None)
 
 
 def test_answers_alone_are_scored_without_passages():

@@ -65,9 +65,36 @@ def test_evaluation_scores_the_passages(workdirs, evaluated, corpus):
 
 def test_a_run_without_a_reader_is_scored_by_its_retriever(workdirs, data_dir):
   figures, found = _evaluate(workdirs["realm"], data_dir / "questions.jsonl")
-  assert found == [] and figures["num_examples"] == 10
+  assert len(list(found)) == figures["num_examples"] == 10
   assert {"passage_recall_at_5", "answer_recall_at_5"} <= figures.keys()
   assert "exact_match" not in figures
+
+
+def test_a_run_without_a_reader_lists_what_it_finds(workdirs, data_dir, corpus):
+  data = str(data_dir / "questions.jsonl")
+  (figures, few), (same, many) = (
+    questions.evaluate_questions(
+      workdirs["realm"], data, corpus="", step=0, limit=0, read=read
+    )
+    for read in (0, 7)
+  )
+  assert figures == same  # What is listed changes no figure.
+  few, many = list(few), list(many)
+  assert {len(line.passages) for line in many} == {7}
+  for short, line in zip(few, many, strict=True):
+    assert short.passages == line.passages[: len(short.passages)]
+    passages = line.passages
+    scores_given = [passage.score for passage in passages]
+    assert scores_given == sorted(scores_given, reverse=True)
+    for passage in passages:
+      assert passage.text == corpus.passage(corpus.row_of(passage.uid)).text
+    holding = [i + 1 for i, each in enumerate(passages) if each.holds_answer]
+    if line.answer_rank is None or line.answer_rank > 7:
+      assert holding == []
+    else:
+      assert holding[0] == line.answer_rank
+  in_5 = [(line.answer_rank or 6) <= 5 for line in few]
+  assert figures["answer_recall_at_5"] == pytest.approx(np.mean(in_5))
 
 
 @pytest.mark.parametrize("stage", ["openqa", "realm"])

@@ -261,6 +261,39 @@ def test_questions_show_answers_and_marked_evidence(tmp_path):
   assert "script" not in _outline(path).tags
 
 
+def test_what_a_retriever_finds_is_shown_with_the_answer_marked(tmp_path):
+  root = _workdir(tmp_path, stage="dpr", checkpoint=7)
+  figures = {"step": 7, "data": "test.jsonl", "answer_recall_at_5": 0.5}
+  passages = tuple(
+    predictions.FoundPassage(
+      uid=str(i),
+      title="Italy",
+      text=f"{_HOSTILE} {text}",
+      score=2.5,
+      holds_answer=holds,
+    )
+    for i, (text, holds) in enumerate(
+      [("Romeo fell.", False), ("capital: Rome", True)]
+    )
+  )
+  found = predictions.RetrievalPrediction(
+    question="Which city?",
+    references=("Roma", "Rome"),
+    passages=passages,
+    answer_rank=2,
+    passage_rank=None,
+  )
+  predictions.write_evaluation(root / predictions.PREDICTIONS, figures, [found])
+
+  path = report.write_report(str(root))
+
+  page = path.read_text()
+  assert "capital: <mark>Rome</mark>" in page and "Romeo" in page
+  assert page.count("<mark>") == page.count("holds the answer") == 1
+  assert 'held by passage <b class="wrong">2</b>' in page
+  assert "script" not in _outline(path).tags
+
+
 def test_an_evaluation_of_an_older_checkpoint_is_not_shown(tmp_path):
   root = _workdir(tmp_path, checkpoint=8)
   figures = {"step": 7, "data": "held_out.jsonl"}
