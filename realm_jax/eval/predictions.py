@@ -99,6 +99,7 @@ class QuestionPrediction:
   f1: float | None  # None where the references are patterns.
   regex_search: bool | None  # None where they are not.
   oracle_exact_match: bool  # Of the best of the answers.
+  passage_uid: str  # What the question names, "" for nothing.
   answer_rank: int | None  # From 1, of the first passage holding an answer.
   passage_rank: int | None  # From 1, of what it names; `named_places`.
 
@@ -121,7 +122,8 @@ class RetrievalPrediction:
   question: str
   references: tuple[str, ...]  # Answer strings, or patterns.
   passages: tuple[FoundPassage, ...]  # Best first.
-  answer_rank: int | None  # As in `QuestionPrediction`.
+  passage_uid: str  # As in `QuestionPrediction`, ...
+  answer_rank: int | None  # ... and so are the ranks.
   passage_rank: int | None
 
 

@@ -209,6 +209,7 @@ def list_found(
         # What was not found comes last.
         for passage, logit, holds in zip(passages, logits, hits, strict=False)
       ),
+      passage_uid=question.passage_uid,
       answer_rank=answer_rank,
       passage_rank=passage_rank,
     )
@@ -243,6 +244,7 @@ def _prediction(
     f1=None if has_patterns else scores.token_f1(best, question.answers),
     regex_search=scores.holds_pattern(best, question) if has_patterns else None,
     oracle_exact_match=any(scores.is_right(t, question) for t in texts or [""]),
+    passage_uid=question.passage_uid,
     answer_rank=answer_rank,
     passage_rank=passage_rank,
   )

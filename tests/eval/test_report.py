@@ -87,6 +87,7 @@ def _question_prediction():
     f1=0.0,
     regex_search=None,
     oracle_exact_match=False,
+    passage_uid="it",
     answer_rank=None,
     passage_rank=1,
   )
@@ -280,6 +281,7 @@ def test_what_a_retriever_finds_is_shown_with_the_answer_marked(tmp_path):
     question="Which city?",
     references=("Roma", "Rome"),
     passages=passages,
+    passage_uid="",
     answer_rank=2,
     passage_rank=None,
   )
