@@ -15,6 +15,9 @@ import json
 import pathlib
 import signal
 import sys
+from typing import Any
+
+from etils import epath
 
 from launch import tasks
 from launch.figures import Cell, to_markdown
@@ -22,6 +25,7 @@ from launch.table import STAGE, Row, Table
 from launch.tasks import Task
 from realm_jax import files
 from realm_jax.config import RunConfig
+from realm_jax.eval.differences import differences
 from realm_jax.train.stop import STOPPED_EXIT_CODE
 
 
@@ -116,9 +120,12 @@ class Cells:
     return tasks.evaluating(
       self._stage(row.stage, seed),
       self._table.data_of(row),
-      self._workdir / "rows" / f"{row.name}-{seed}.jsonl",
+      self._predictions(row.name, seed),
       row.flags,
     )
+
+  def _predictions(self, row: str, seed: int) -> pathlib.Path:
+    return self._workdir / "rows" / f"{row}-{seed}.jsonl"
 
   def _cell(self, row: Row, seed: int) -> Cell:
     evaluation = self._evaluation(row, seed)
@@ -132,7 +139,18 @@ class Cells:
         "evaluation": evaluation.seconds,
       },
       figures=json.loads(evaluation.made.read_text(encoding="utf-8")),
+      against=row.against,
+      gains=self._gains(row, seed),
     )
+
+  def _gains(self, row: Row, seed: int) -> dict[str, Any]:
+    if not row.against:
+      return {}
+    ours, theirs = (
+      epath.Path(self._predictions(name, seed))
+      for name in (row.name, row.against)
+    )
+    return differences(ours, theirs)
 
   def _show(self, cells: list[Cell]) -> None:
     found = json.dumps([dataclasses.asdict(cell) for cell in cells], indent=2)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cells of a table, and how they are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
@@ -18,8 +18,10 @@ _COLUMNS = {
   "passage_recall_at_100": "R@100",
   "answer_recall_at_5": "answer in 5",
   "retrieval_utility": "utility, nats",
+  "minutes": "minutes",
 }
-_NATS = "retrieval_utility"  # Every other column is a share.
+_NO_SHARES = ("retrieval_utility", "minutes")
+_Show = Callable[..., str]  # As `show`.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,61 +33,105 @@ class Cell:
   seed: int
   seconds: dict[str, float]  # Of each stage up to the row's, and its scoring.
   figures: dict[str, Any]  # As `realm evaluate` writes them.
+  against: str = ""  # An earlier row that it is compared with, and ...
+  # ... what it scores beyond that one, as `eval.differences` tells.
+  gains: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def minutes(self) -> float:
+    """Of all that the row needs, also where it shares it with others."""
+    return sum(self.seconds.values()) / 60
 
 
 def to_markdown(cells: Sequence[Cell]) -> str:
   """Returns a line for each row and seed, shares in percent, 95% intervals.
 
-  A row of several seeds gets another line, with means and ranges. Minutes are
-  those of all that a row needs, also where it shares it with others.
+  A row of several seeds gets another line, with means and ranges. A second
+  table has what rows score beyond those that they are compared with.
   """
+  tables = [
+    _table(
+      [
+        dataclasses.replace(
+          cell, figures={**cell.figures, "minutes": cell.minutes}
+        )
+        for cell in cells
+      ],
+      show,
+    )
+  ]
+  labels = {cell.row: cell.label for cell in cells}
+  gains = [
+    dataclasses.replace(
+      cell,
+      label=f"{cell.label}, beyond: {labels[cell.against]}",
+      figures=cell.gains,
+    )
+    for cell in cells
+    if cell.against
+  ]
+  if gains:
+    tables.append(_table(gains, _show_gain))
+  return "\n\n".join(tables)
+
+
+def _table(cells: Sequence[Cell], show_as: _Show) -> str:
   columns = [c for c in _COLUMNS if any(c in cell.figures for cell in cells)]
-  heads = ["", "seed", *(_COLUMNS[c] for c in columns), "minutes"]
-  lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
+  heads = ["", "seed", *(_COLUMNS[c] for c in columns)]
+  lines = [heads, ["---"] * 2 + ["---:"] * len(columns)]
   for row in dict.fromkeys(cell.row for cell in cells):
     of_row = [cell for cell in cells if cell.row == row]
-    lines += [_line(cell, columns) for cell in of_row]
+    lines += [_line(cell, columns, show_as) for cell in of_row]
     if len(of_row) > 1:
-      lines.append(_mean_line(of_row, columns))
+      lines.append(_mean_line(of_row, columns, show_as))
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _line(cell: Cell, columns: Sequence[str]) -> list[str]:
-  values = [_value(cell.figures, column) for column in columns]
-  return [cell.label, str(cell.seed), *values, _minutes(cell)]
+def _line(cell: Cell, columns: Sequence[str], show_as: _Show) -> list[str]:
+  values = [_value(cell.figures, column, show_as) for column in columns]
+  return [cell.label, str(cell.seed), *values]
 
 
-def _mean_line(cells: Sequence[Cell], columns: Sequence[str]) -> list[str]:
+def _mean_line(
+  cells: Sequence[Cell], columns: Sequence[str], show_as: _Show
+) -> list[str]:
   values = []
   for column in columns:
     found = [cell.figures[column] for cell in cells if column in cell.figures]
     values.append(
-      show(column, float(np.mean(found)), min(found), max(found))
+      show_as(column, float(np.mean(found)), min(found), max(found))
       if found
       else ""
     )
-  minutes = np.mean([sum(cell.seconds.values()) for cell in cells]) / 60
-  return [cells[0].label, f"mean of {len(cells)}", *values, f"{minutes:.1f}"]
+  return [cells[0].label, f"mean of {len(cells)}", *values]
 
 
-def _value(figures: dict[str, Any], column: str) -> str:
+def _value(figures: dict[str, Any], column: str, show_as: _Show) -> str:
   if column not in figures:
     return ""
   interval = figures.get("intervals", {}).get(column)
-  return show(column, figures[column], *(interval or ()))
+  return show_as(column, figures[column], *(interval or ()))
 
 
 def show(name: str, value: float, low: float = 0.0, high: float = 0.0) -> str:
   """Returns a figure with an interval as a cell of a table."""
-  scale = unit(name)
-  bounds = f" ({scale * low:.1f}-{scale * high:.1f})" if high > low else ""
-  return f"{scale * value:.1f}{bounds}"
+  return _shown("{:.1f}", "-", name, value, low, high)
+
+
+def _show_gain(
+  name: str, value: float, low: float = 0.0, high: float = 0.0
+) -> str:
+  return _shown("{:+.1f}", " to ", name, value, low, high)
+
+
+def _shown(
+  form: str, to: str, name: str, value: float, low: float, high: float
+) -> str:
+  value, low, high = (unit(name) * each for each in (value, low, high))
+  bounds = f" ({form.format(low)}{to}{form.format(high)})" if high > low else ""
+  return form.format(value) + bounds
 
 
 def unit(name: str) -> float:
   """Returns what a figure is multiplied by to be shown: shares, in percent."""
-  return 1.0 if name == _NATS else 100.0
-
-
-def _minutes(cell: Cell) -> str:
-  return f"{sum(cell.seconds.values()) / 60:.1f}"
+  return 1.0 if name in _NO_SHARES else 100.0

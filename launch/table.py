@@ -28,6 +28,7 @@ class Row:
   stage: str  # Its name in `Table.stages`.
   flags: tuple[str, ...] = ()  # Of `realm evaluate`, beyond the usual ones.
   seeds: tuple[int, ...] = ()  # Those of the table's that it has; () for all.
+  against: str = ""  # An earlier row to compare it with, question by question.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,9 @@ class Table:
         )
     for name in self.once:
       self._check_shared(name)
+    for number, row in enumerate(self.rows):
+      if row.against:
+        self._check_compared(row, self.rows[:number])
 
   def _check_shared(self, name: str) -> None:
     if name not in self.stages:
@@ -78,6 +82,26 @@ class Table:
       raise ValueError(
         f"once names {name!r}, which starts from {others}: name those as well."
       )
+
+  def _check_compared(self, row: Row, earlier: tuple[Row, ...]) -> None:
+    others = {other.name: other for other in earlier}
+    if row.against not in others:
+      raise ValueError(
+        f"Row {row.name!r} is compared with {row.against!r}, and the rows "
+        f"before it are {list(others)}."
+      )
+    other = others[row.against]
+    if not set(self.seeds_of(row)) <= set(self.seeds_of(other)):
+      raise ValueError(
+        f"Row {row.name!r} has the seeds {self.seeds_of(row)}, and "
+        f"{other.name!r}, which it is compared with, {self.seeds_of(other)}."
+      )
+    for each in (row, other):
+      if "texts" in self.data_of(each):
+        raise ValueError(
+          f"Row {each.name!r} is scored on texts, and rows are compared by "
+          "their questions: leave out against or texts."
+        )
 
   def data_of(self, row: Row) -> dict[str, str]:
     """Returns the flag of `realm evaluate` that says what a row is scored on.

@@ -35,9 +35,10 @@ ROWS = (
     name="realm_asked_nothing",
     label="ICT + REALM, no question seen",
     stage="realm",
+    against="ict_asked_nothing",
   ),
   Row(name="ict", label="ICT only (ORQA)", stage="qa_ict"),
-  Row(name="realm", label="ICT + REALM", stage="qa_realm"),
+  Row(name="realm", label="ICT + REALM", stage="qa_realm", against="ict"),
   Row(
     name="dpr_ict",
     label="ICT, supervised",
@@ -49,6 +50,7 @@ ROWS = (
     label="ICT + REALM, supervised",
     stage="qa_dpr_realm",
     seeds=_FIRST,
+    against="dpr_ict",
   ),
   Row(
     name="dpr_realm_hybrid",
@@ -56,6 +58,7 @@ ROWS = (
     stage="qa_dpr_realm",
     flags=("--retriever=hybrid",),
     seeds=_FIRST,
+    against="dpr_realm",
   ),
   Row(
     name="dpr_realm_gold",

@@ -88,6 +88,11 @@ def test_a_table_is_trained_scored_printed_and_not_made_twice(
   # The gold passage was not searched for, and closed book none was.
   recall = [r for r, c in cells.items() if "answer_recall_at_5" in c["figures"]]
   assert recall == ["ict"]
+  assert "| Gold, beyond: ICT only | 0 |" in said
+  figures = {row: cell["figures"] for row, cell in cells.items()}
+  assert cells["gold"]["gains"]["f1"] == pytest.approx(
+    figures["gold"]["f1"] - figures["ict"]["f1"]
+  )
 
   began = time.time()
   assert finished(data, workdir)[1] == cells

@@ -31,6 +31,7 @@ def get_config(folder):
         label="Gold",
         stage="qa",
         flags=(few, "--retriever=gold"),
+        against="ict",
       ),
       Row(name="closed", label="Closed book", stage="closed", flags=(few,)),
     ),

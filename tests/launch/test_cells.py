@@ -146,6 +146,28 @@ def test_a_retriever_that_trained_without_an_index_gets_one(fake, tmp_path):
   assert fake.ran() == []
 
 
+def test_rows_are_compared_with_others_of_their_own_seed(
+  fake, tmp_path, monkeypatch
+):
+  def differences(ours, theirs):
+    assert ours.parent == theirs.parent == tmp_path / "table" / "rows"
+    return {"exact_match": 0.02, "of": [ours.name, theirs.name]}
+
+  monkeypatch.setattr(cells, "differences", differences)
+  orqa, realm = TABLE.rows
+  rows = (orqa, dataclasses.replace(realm, against="orqa"))
+  table = dataclasses.replace(TABLE, rows=rows)
+  found = Cells(table, str(tmp_path / "table")).run()
+  assert [cell.gains.get("of") for cell in found] == [
+    None,
+    ["realm-0.jsonl", "orqa-0.jsonl"],
+    None,
+    ["realm-1.jsonl", "orqa-1.jsonl"],
+  ]
+  shown = (tmp_path / "table" / "table.md").read_text()
+  assert "| REALM, beyond: ICT only | 0 | +2.0 |" in shown
+
+
 def test_a_table_goes_on_where_it_failed(fake, tmp_path, monkeypatch):
   monkeypatch.setenv("FAILING", "qa-0")
   with pytest.raises(SystemExit) as failed:

@@ -27,6 +27,14 @@ TABLE = Table(
 )
 
 
+def compared(**against):
+  """Two rows, the first of seed 7 alone."""
+  return (
+    Row(name="ict", label="", stage="ict", seeds=(7,)),
+    Row(name="realm", label="", stage="realm", **against),
+  )
+
+
 def test_a_table_survives_the_form_in_which_flags_change_it():
   raw = TABLE.to_config_dict()
   assert tables.parse(raw) == TABLE
@@ -75,6 +83,22 @@ def test_readers_are_scored_on_questions_and_the_rest_on_texts_if_there_are():
     (
       {"once": ("realm",)},
       r"once names 'realm', which starts from \['ict'\]: name those",
+    ),
+    (
+      {"rows": compared(against="orqa")},
+      r"'realm' is compared with 'orqa', and the rows before it are \['ict'\]",
+    ),
+    (
+      {"rows": compared(against="realm")},
+      "compared with 'realm', and the rows",
+    ),
+    (
+      {"rows": compared(against="ict")},
+      r"'realm' has the seeds \(0, 7\), and 'ict', which .* with, \(7,\)",
+    ),
+    (
+      {"rows": compared(against="ict", seeds=(7,)), "texts": "t.jsonl"},
+      "Row 'realm' is scored on texts, and rows are compared by their quest",
     ),
     (
       {"rows": (Row(name="../x", label="", stage="ict"),)},
