@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 import copy
+import dataclasses
 import functools
 
 from jaxtyping import Bool, Int, Int32
@@ -129,7 +130,16 @@ class BeamCollator:
     )
 
   def _encode(self, answer: str) -> np.ndarray:
-    return self._tokenizer.encode(answer).ids
+    """Returns the pieces that spell an answer; none if they do not."""
+    ids = self._tokenizer.encode(answer).ids
+    # An unknown piece stands for any word that is not known.
+    return ids if self._tokenizer.unk_id not in ids else ids[:0]
+
+  def _not_spelled(self, question: Question) -> Question:
+    """Returns a question with only those answers that no pieces spell."""
+    answers = question.answers
+    kept = tuple(each for each in answers if not len(self._answer_ids(each)))
+    return dataclasses.replace(question, answers=kept)
 
   def __call__(
     self,
@@ -202,7 +212,12 @@ class BeamCollator:
     gold = gold_spans(
       joints,
       [[self._answer_ids(a) for a in q.answers] for q in repeated],
-      matched_spans(repeated, self._corpus, self._tokenizer, read.reshape(-1)),
+      matched_spans(
+        [self._not_spelled(question) for question in repeated],
+        self._corpus,
+        self._tokenizer,
+        read.reshape(-1),
+      ),
       self._run.openqa.max_span,
     )
     return gold.reshape(*read.shape, *gold.shape[1:])

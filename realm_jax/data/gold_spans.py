@@ -58,19 +58,20 @@ def matched_spans(
   tokenizer: Tokenizer,
   rows: Int32[np.ndarray, "n"],
 ) -> list[list[tuple[int, int]]]:
-  """Returns the (first, stop) pieces of what questions' patterns match.
+  """Returns the (first, stop) pieces where answers are as characters.
 
-  Nothing for a question without patterns, nor in a passage cut inside a word,
-  whose pieces are others than its text's.
+  Nothing in a passage cut inside a word, whose pieces are others than its
+  text's.
 
   Args:
-    questions: n of them.
+    questions: n of them, with patterns, or with answers to find as they are
+      written: those that pieces do not spell. Of others, nothing is read.
     corpus: of the passages.
     tokenizer: the corpus' own.
     rows: a passage for each question.
   """
   found: list[list[tuple[int, int]]] = [[] for _ in questions]
-  asking = [i for i, question in enumerate(questions) if question.patterns]
+  asking = [i for i, q in enumerate(questions) if q.patterns or q.answers]
   texts = [p.text for p in corpus.passages(rows[asking])]
   encodings = tokenizer.encode_batch(texts)
   for i, text, encoding in zip(asking, texts, encodings, strict=True):

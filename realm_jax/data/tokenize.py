@@ -12,6 +12,7 @@ import re
 from etils import epath
 from jaxtyping import Int32
 import numpy as np
+import regex
 import tokenizers
 
 from realm_jax import files
@@ -19,6 +20,9 @@ from realm_jax import files
 TOKENIZER_FILE = "tokenizer.json"
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUES = "##"
+# Characters of their own that belong to the letter before them. BERT strips
+# them, and the library ends a word's last piece before those of its last one.
+_ACCENTS = regex.compile(r"\p{Mn}+")
 # Each mark is a piece of its own to BERT. Where English text has no space
 # before or after it, the library's decoder leaves one mostly.
 _MARKS = (
@@ -39,7 +43,7 @@ class Encoding:
 
   ids: Int32[np.ndarray, "n"]
   starts: Int32[np.ndarray, "n"]  # First character of each piece.
-  ends: Int32[np.ndarray, "n"]  # One past its last character.
+  ends: Int32[np.ndarray, "n"]  # One past its last, accents included.
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -83,12 +87,9 @@ class Tokenizer:
 
   def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
     """Returns the pieces of each text, computed on all cores."""
-    return [
-      _to_encoding(found)
-      for found in self._backend.encode_batch(
-        list(texts), add_special_tokens=False
-      )
-    ]
+    texts = list(texts)
+    found = self._backend.encode_batch(texts, add_special_tokens=False)
+    return [_to_encoding(*pair) for pair in zip(texts, found, strict=True)]
 
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
     """Returns the text of pieces, spaced as English usually is.
@@ -111,11 +112,15 @@ class Tokenizer:
     files.write_whole(folder / TOKENIZER_FILE, self._backend.to_str())
 
 
-def _to_encoding(found: tokenizers.Encoding) -> Encoding:
+def _to_encoding(text: str, found: tokenizers.Encoding) -> Encoding:
   offsets = np.array(found.offsets, np.int32).reshape(-1, 2)
-  return Encoding(
-    np.array(found.ids, np.int32), offsets[:, 0].copy(), offsets[:, 1].copy()
-  )
+  starts, ends = offsets[:, 0].copy(), offsets[:, 1].copy()
+  for accents in _ACCENTS.finditer(text):
+    piece = int(np.searchsorted(ends, accents.start(), side="right")) - 1
+    if piece >= 0 and ends[piece] == accents.start():
+      following = starts[piece + 1 : piece + 2]
+      ends[piece] = min(accents.end(), *following)
+  return Encoding(np.array(found.ids, np.int32), starts, ends)
 
 
 def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:

@@ -31,8 +31,8 @@ def differences(path: epath.Path, baseline: epath.Path) -> dict[str, Any]:
     baseline: of another model's for the same questions.
 
   Returns:
-    As `summarise` does, of the differences in all figures by question that
-    both have.
+    As `summarise` does, of the differences in what both tell of each question:
+    its scores, and the recall that follows from its ranks.
 
   Raises:
     ValueError: the questions are not the same.

@@ -57,7 +57,8 @@ def intervals(
   Whole examples are drawn, so that all columns see the same resamples.
 
   Args:
-    values: of n examples; NaN where one does not count.
+    values: of n examples; NaN where one does not count. In each column one
+      counts at least.
     resamples: of n examples each.
     seed: of the draws.
   """
@@ -67,10 +68,11 @@ def intervals(
   means = []
   for start in range(0, resamples, _AT_ONCE):
     draws = _draw(rng, min(_AT_ONCE, resamples - start), len(values))
-    # A resample may hold none of the few examples that count in a column.
-    weights = np.maximum(draws @ counted.astype(np.float64), 1.0)
+    weights = draws @ counted.astype(np.float64)
+    # A resample without any of the few that count in a column has no mean.
+    weights[weights == 0.0] = np.nan
     means.append(draws @ summands / weights)
-  return np.percentile(np.concatenate(means), (2.5, 97.5), axis=0).T
+  return np.nanpercentile(np.concatenate(means), (2.5, 97.5), axis=0).T
 
 
 def _draw(

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Int32
 import numpy as np
 
 from realm_jax.data.corpus import PassageCorpus
-from realm_jax.data.gold import holding_rows, named_rows
+from realm_jax.data.gold import named_rows
 from realm_jax.data.qa import Questions
 from realm_jax.data.records import Question
 from realm_jax.eval import retrieval, scores
@@ -56,24 +56,23 @@ class Asked:
     """The questions as they are asked."""
     return [question.text for question in self.questions]
 
-  def named_passages(self, corpus: PassageCorpus) -> Neighbors:
+  def named_passages(self) -> Neighbors:
     """Returns the passages that each question names, all alike to p(z|x).
 
-    Of a document, those are its `holding_rows`. A question that names none has
-    none, as if nothing had been found.
+    Of a document that was cut, those are all its parts: which of them hold an
+    answer, a reader is not told. A question that names none has none, as if
+    nothing had been found.
 
     Raises:
       ValueError: no question names one.
     """
-    pairs = zip(self.questions, self.named, strict=True)
-    gold_rows = [holding_rows(*pair, corpus) for pair in pairs]
-    most = max(len(rows) for rows in gold_rows)
+    most = max(len(rows) for rows in self.named)
     if not most:
       raise ValueError(
         f"None of {len(self)} questions names its passage: give 'passage_uid'."
       )
     ids = np.full((len(self), most), NO_PASSAGE, np.int32)
-    for line, rows in zip(ids, gold_rows, strict=True):
+    for line, rows in zip(ids, self.named, strict=True):
       line[: len(rows)] = rows
     scores = np.where(ids == NO_PASSAGE, -np.inf, 0.0).astype(np.float32)
     return Neighbors(ids, scores)

@@ -178,7 +178,7 @@ def _read_gold(
   tokenizer = load_tokenizer(run.data.tokenizer)
   passages.check_tokenizer(tokenizer)
   asked = Asked.read(questions, passages, limit)
-  found = asked.named_passages(passages)
+  found = asked.named_passages()
   reader = PassageReader(
     run,
     checkpoints.restore_params(workdir, step, "reader"),

@@ -3,16 +3,19 @@
 
 from collections.abc import Sequence
 import functools
+import unicodedata
 
 from jaxtyping import Bool, Float, Int, Int32
 import numpy as np
+import regex
 
 from realm_jax.data import answers
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.data.records import Question
-from realm_jax.eval import scores
 
 RECALL_AT = (1, 5, 20, 100)
+# Of DPR's tokenizer: accents belong to words, each mark stands alone.
+_WORD_OR_MARK = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 
 
 def answer_hits(
@@ -22,8 +25,9 @@ def answer_hits(
 ) -> Bool[np.ndarray, "n k"]:
   """Whether each found passage's text holds an answer to its question.
 
-  A string counts as whole words, text and answer normalised alike; a pattern
-  wherever it matches the text as it is. Each passage is read once.
+  A string counts where its words and marks stand in a row, in any case (DPR's
+  rule, as for its recall@k); a pattern wherever it matches the text as it is.
+  Each passage is read once.
 
   Args:
     neighbor_ids: rows of the corpus; negative for none.
@@ -113,7 +117,7 @@ def recall_columns(
 
 
 class _Text:
-  """A passage's text, normalised when that is first asked for."""
+  """A passage's text, cut into words when that is first asked for."""
 
   def __init__(self, text: str) -> None:
     self.text = text
@@ -128,7 +132,7 @@ class _Wanted:
 
   def __init__(self, question: Question) -> None:
     words = [_words(answer) for answer in question.answers]
-    # What normalises to nothing ("the") would be in every text.
+    # What has no word and no mark would be in every text.
     self._words = [each for each in words if each.strip()]
     self._patterns = Question(text=question.text, patterns=question.patterns)
 
@@ -139,5 +143,6 @@ class _Wanted:
 
 
 def _words(text: str) -> str:
-  """Normalised words with a space on either side of each."""
-  return f" {scores.normalise_answer(text)} "
+  """Words and marks in lower case, with a space on either side of each."""
+  found = _WORD_OR_MARK.findall(unicodedata.normalize("NFD", text).lower())
+  return f" {' '.join(found)} "

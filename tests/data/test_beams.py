@@ -7,7 +7,9 @@ import pytest
 
 from realm_jax.config import LengthConfig, OpenQaConfig, RunConfig
 from realm_jax.data import beams
+from realm_jax.data.corpus_build import build_corpus
 from realm_jax.data.qa import Questions, question_rows
+from realm_jax.data.records import Document
 
 RUN = RunConfig(
   stage="openqa",
@@ -61,6 +63,31 @@ def test_gold_spans_spell_the_answer_and_lie_in_the_block(
     spelled = tiny_tokenizer.decode(ids[question][read][span])
     assert spelled == questions[int(question)].answers[0].lower()
     assert block[question, read, span].all()
+
+
+def test_an_answer_of_unknown_pieces_is_found_as_it_is_written(
+  tmp_path, tiny_tokenizer
+):
+  text = "The sign \u6f22 means \u4ee4 here, and \u6f22 there."
+  documents = [
+    Document(title=str(i), text=f"{text} {i}", uid=str(i)) for i in range(8)
+  ]
+  corpus = build_corpus(
+    documents, tiny_tokenizer, tmp_path / "unknown", max_pieces=48
+  )
+  path = tmp_path / "questions.jsonl"
+  lines = [
+    {"question": "Which sign?", "answers": ["\u4ee4"]},
+    {"question": "Which sign?", "answers": ["\u6f22", "sign"]},
+  ]
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  beam = np.array([[0, 5, 6, 7], [2, 1, 3, 0]], np.int32)
+  batch = batch_of(Questions(str(path)), corpus, tiny_tokenizer, beam)
+  assert batch["gold_spans"].sum(axis=(2, 3)).tolist() == [[1, 1], [3, 3]]
+  (one,), (sign, first, last) = (
+    np.flatnonzero(gold.any(axis=1)) for gold in batch["gold_spans"][:, 0]
+  )
+  assert sign < first < one < last
 
 
 def test_the_retriever_s_supervision_is_the_raw_answer_string(

@@ -35,6 +35,18 @@ def test_accents_and_case_do_not_shift_offsets(tmp_path):
   assert text[found.starts[word][0] : found.ends[word][-1]] == "Zürich"
 
 
+def test_a_piece_ends_after_the_accents_of_its_last_letter(tmp_path):
+  tokenizer = tokenize.train_tokenizer(_TEXTS, 200, tmp_path)
+  text = "e\u0301clair\u0323\u0301 zu\u0308 \u0301rich, \u0301"
+  found = tokenizer.encode(text)
+  covered = "".join(
+    text[start:end] for start, end in zip(found.starts, found.ends, strict=True)
+  )
+  # One that follows a space belongs to no letter.
+  assert covered == "e\u0301clair\u0323\u0301zu\u0308rich,"
+  assert (found.ends[:-1] <= found.starts[1:]).all()
+
+
 def test_batches_equal_single_texts(tiny_tokenizer):
   texts = ["", "The capital of Bakodia.", "1999"]
   for text, found in zip(

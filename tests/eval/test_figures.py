@@ -51,6 +51,12 @@ def test_examples_that_do_not_count_widen_the_interval():
   assert widths[1] == pytest.approx(widths[0], rel=0.15)
 
 
+def test_resamples_without_any_of_the_few_that_count_have_no_mean():
+  values = np.full((300, 1), np.nan)
+  values[:2] = 1.0
+  assert figures.intervals(values).tolist() == [[1.0, 1.0]]
+
+
 def test_the_same_values_give_the_same_interval():
   values = np.random.default_rng(4).random((30, 3))
   np.testing.assert_array_equal(

@@ -32,8 +32,23 @@ def test_an_answer_counts_as_whole_words_only():
   assert _hits("in N'Djamena, Chad", "paris", "N'Djamena")
 
 
-def test_an_answer_that_normalises_to_nothing_is_in_no_passage():
-  assert not _hits("the end", "the", "!")
+def test_marks_part_words_and_are_none():
+  assert _hits("Newton's laws, 1990\u20131995", "newton")
+  assert _hits("1990\u20131995", "1990")
+  assert _hits("the \u201cKhitan\u201d-ruled north", "Khitan")
+  assert _hits("about $5 million\u2014or more", "5 million")
+  assert _hits("the U.S. Army", "u.s.")
+  assert not _hits("It told us nothing.", "U.S.")
+  assert not _hits("45 men", "4.5")
+
+
+def test_accents_count_however_they_are_encoded():
+  assert _hits("Jose\u0301 left", "Jos\u00e9")
+  assert not _hits("Jose left", "Jos\u00e9") and not _hits("Jose\u0301", "Jose")
+
+
+def test_an_answer_without_a_word_or_mark_is_in_no_passage():
+  assert not _hits("the end", " \u200b")
 
 
 def test_a_pattern_is_looked_for_in_the_text_as_it_is():
