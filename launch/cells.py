@@ -111,14 +111,20 @@ class Cells:
   def _needed(self, row: Row, seed: int) -> Iterator[Task]:
     for stage in self._table.chain(row.stage):
       yield self._stages[stage, seed]
-    run = self._table.stages[row.stage]
-    if run.has_retriever and not run.searches:
-      yield tasks.indexing(self._stage(row.stage, seed))
+    if indexing := self._indexing(row, seed):
+      yield indexing
     yield self._evaluation(row, seed)
+
+  def _indexing(self, row: Row, seed: int) -> Task | None:
+    run = self._table.stages[row.stage]
+    if not run.has_retriever or run.searches:
+      return None
+    return tasks.indexing(self._stage(row.stage, seed))
 
   def _evaluation(self, row: Row, seed: int) -> Task:
     return tasks.evaluating(
       self._stage(row.stage, seed),
+      self._stages[row.stage, seed],
       self._table.data_of(row),
       self._predictions(row.name, seed),
       row.flags,
@@ -129,15 +135,17 @@ class Cells:
 
   def _cell(self, row: Row, seed: int) -> Cell:
     evaluation = self._evaluation(row, seed)
-    stages = self._table.chain(row.stage)
+    seconds = {
+      stage: self._stages[stage, seed].seconds
+      for stage in self._table.chain(row.stage)
+    }
+    if indexing := self._indexing(row, seed):
+      seconds["index"] = indexing.seconds
     return Cell(
       row=row.name,
       label=row.label,
       seed=seed,
-      seconds={
-        **{stage: self._stages[stage, seed].seconds for stage in stages},
-        "evaluation": evaluation.seconds,
-      },
+      seconds={**seconds, "evaluation": evaluation.seconds},
       figures=json.loads(evaluation.made.read_text(encoding="utf-8")),
       against=row.against,
       gains=self._gains(row, seed),

@@ -31,7 +31,7 @@ class Cell:
   row: str
   label: str
   seed: int
-  seconds: dict[str, float]  # Of each stage up to the row's, and its scoring.
+  seconds: dict[str, float]  # Of each stage up to the row's, and what follows.
   figures: dict[str, Any]  # As `realm evaluate` writes them.
   against: str = ""  # An earlier row that it is compared with, and ...
   # ... what it scores beyond that one, as `eval.differences` tells.

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import pathlib
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Any
 from etils import epath
 
 from launch.processes import Processes, realm, train
-from realm_jax import config, files
+from realm_jax import checksums, config, files
 from realm_jax.config import RunConfig
 from realm_jax.eval.predictions import figures_path
 from realm_jax.workdir import CONFIG_FILE
@@ -39,6 +40,11 @@ class Task:
   def seconds(self) -> float:
     """How long it has taken so far."""
     return self._read()["seconds"]
+
+  @property
+  def fingerprint(self) -> str:
+    """Of how it was done: another one, once it has been done again."""
+    return checksums.sha256_of(self.record)
 
   @property
   def is_done(self) -> bool:
@@ -126,6 +132,7 @@ def indexing(workdir: pathlib.Path) -> Task:
 
 def evaluating(
   workdir: pathlib.Path,
+  trained: Task,
   data: Mapping[str, str],
   predictions: pathlib.Path,
   flags: Sequence[str] = (),
@@ -134,7 +141,8 @@ def evaluating(
 
   Args:
     workdir: of the stage.
-    data: {"questions": path} or {"texts": path}.
+    trained: the task that did; who trains it anew, evaluates it anew.
+    data: {"questions": path} or {"texts": path}; so does who changes the file.
     predictions: file to write.
     flags: further ones.
   """
@@ -142,7 +150,15 @@ def evaluating(
   command += flags
   return Task(
     command=command,
-    what={"command": command[1:]},  # Whichever Python runs it.
+    what={
+      "command": command[1:],  # Whichever Python runs it.
+      "trained": trained.fingerprint,
+      "data": {
+        path: checksums.sha256_of(path)
+        for path in data.values()
+        if os.path.isfile(path)  # And no name of a dataset.
+      },
+    },
     record=predictions.with_suffix(".json"),
     made=pathlib.Path(figures_path(epath.Path(predictions))),
   )

@@ -23,6 +23,7 @@ from experiments.squad_open.table import table
 from launch.cells import Cells
 from launch.processes import Processes
 from launch.table import Row
+from realm_jax import checksums, files
 from realm_jax.data.corpus import PassageCorpus
 from realm_jax.train.stop import STOPPED_EXIT_CODE
 
@@ -34,7 +35,8 @@ def prepare(data: str, directory: pathlib.Path) -> None:
   """Makes the corpus, and texts to mask, unless they are there.
 
   Raises:
-    ValueError: a file of `data` is missing, or MiniLM is not installed.
+    ValueError: a file of `data` is missing, the directory has the corpus of
+      another, or MiniLM is not installed.
     SystemExit: the corpus could not be made.
   """
   missing = [n for n in _FILES if not os.path.exists(os.path.join(data, n))]
@@ -43,14 +45,22 @@ def prepare(data: str, directory: pathlib.Path) -> None:
       f"{data!r} must hold {list(_FILES)}, and lacks {missing}: name the "
       "folder, as in `make squad-open DATA=<folder>`."
     )
-  corpus = directory / "corpus"
+  source = os.path.join(data, "corpus.jsonl.gz")
+  corpus, made_of = directory / "corpus", directory / "corpus.sha256"
+  digest = checksums.sha256_of(source)
   if not corpus.exists():
+    directory.mkdir(parents=True, exist_ok=True)
+    files.write_whole(made_of, digest)
     Processes().realm(
       "prepare-corpus",
-      source=os.path.join(data, "corpus.jsonl.gz"),
+      source=source,
       output=corpus,
       tokenizer=minilm.folder(),
       max_pieces=LENGTHS.passage,
+    )
+  elif not made_of.exists() or made_of.read_text() != digest:
+    raise ValueError(
+      f"{corpus} was made of another file than {source}: use another directory."
     )
   if not (directory / "texts" / clozes.FILE).exists():
     clozes.write(PassageCorpus.open(corpus), directory / "texts")

@@ -17,6 +17,8 @@ recall@5 89.1 and @20 95.4; with the gold passage, exact match 66.3. The README
 has the table. "gpu", for one accelerator of 80 GB or more, has not been run.
 """
 
+import os
+
 import ml_collections
 
 from experiments.squad_open.stages import stages
@@ -80,7 +82,11 @@ def get_config(argument: str) -> ml_collections.ConfigDict:
 
 
 def table(size: str, directory: str, data: str) -> Table:
-  """Returns the table; the arguments are those of `stages`."""
+  """Returns the table; the arguments are those of `stages`.
+
+  Paths are kept absolute: a workdir is evaluated from anywhere.
+  """
+  directory, data = os.path.abspath(directory), os.path.abspath(data)
   return Table(
     questions=f"{data}/validation.jsonl.gz",
     stages=stages(size, directory, data),

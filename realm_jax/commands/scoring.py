@@ -32,8 +32,8 @@ def _evaluate_flags() -> None:
   flags.DEFINE_string(
     "predictions",
     "",
-    "File to write, JSONL with evidence; its figures go beside it. By default "
-    "evaluation.jsonl in the workdir, where the report looks.",
+    "File to write, JSONL (.gz too) with evidence; its figures go beside it. "
+    "By default evaluation.jsonl in the workdir, where the report looks.",
   )
   searched_corpus_flag()
   flags.DEFINE_integer("limit", 0, "Use the first so many lines; 0 for all.")

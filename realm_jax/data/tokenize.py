@@ -140,7 +140,14 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     # Slow to import, and most runs have their tokenizer in a folder.
     from transformers import AutoTokenizer
 
-    return Tokenizer(AutoTokenizer.from_pretrained(str(name)).backend_tokenizer)
+    try:
+      found = AutoTokenizer.from_pretrained(str(name))
+    except OSError as error:
+      raise OSError(
+        f"There is no folder {str(name)!r} (looked for in {os.getcwd()}), and "
+        f"the Hugging Face hub gives no tokenizer of that name: {error}"
+      ) from error
+    return Tokenizer(found.backend_tokenizer)
   if file.exists():
     try:
       return Tokenizer(

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an evaluation writes, one JSON object a line, and the report reads."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
 import dataclasses
+import gzip
 import json
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
@@ -129,7 +131,8 @@ class RetrievalPrediction:
 
 def figures_path(predictions: epath.Path) -> epath.Path:
   """Returns where the figures of a file of predictions are: beside it."""
-  return predictions.with_name(f"{predictions.stem}.figures.json")
+  name = epath.Path(predictions.name.removesuffix(".gz"))
+  return predictions.with_name(f"{name.stem}.figures.json")
 
 
 def write_evaluation(
@@ -139,11 +142,24 @@ def write_evaluation(
     SpanPrediction | QuestionPrediction | RetrievalPrediction
   ],
 ) -> None:
-  """Writes predictions, then the figures, which mark them complete."""
+  """Writes predictions, then the figures, which mark them complete.
+
+  Those of a path that ends in .gz are compressed.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   figures_path(path).unlink(missing_ok=True)
-  with path.open("w") as file:
+  with _opened(path) as file:
     for prediction in predictions:
       record = dataclasses.asdict(prediction)
       file.write(json.dumps(record, ensure_ascii=False) + "\n")
   figures_path(path).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def _opened(path: epath.Path) -> Iterator[IO[str]]:
+  if path.suffix != ".gz":
+    with path.open("w") as file:
+      yield file
+    return
+  with path.open("wb") as raw, gzip.open(raw, "wt", encoding="utf-8") as file:
+    yield file

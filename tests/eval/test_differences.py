@@ -105,6 +105,14 @@ def test_a_small_gain_on_the_same_questions_is_told_from_chance(tmp_path):
   assert differences(ours, ours)["intervals"] == {"exact_match": [0.0, 0.0]}
 
 
+def test_compressed_lines_are_compared_with_plain_ones(tmp_path):
+  plain = _write(tmp_path / "plain.jsonl", [{"exact_match": True}, {}])
+  packed = _write(tmp_path / "packed.jsonl.gz", [{}, {}])
+  assert packed.read_bytes()[:2] == b"\x1f\x8b"
+  assert (tmp_path / "packed.figures.json").exists()
+  assert differences(plain, packed)["exact_match"] == 0.5
+
+
 def test_other_questions_are_refused(tmp_path):
   ours, theirs = (
     _write(tmp_path / str(number), [{}] * number) for number in (3, 2)

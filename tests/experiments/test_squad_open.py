@@ -2,6 +2,7 @@
 import dataclasses
 import gzip
 import json
+import os
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_a_table_compares_like_with_like(fake_minilm, size):
   dpr = [s for s in found.stages.values() if s.stage == "dpr"]
   assert len({dataclasses.replace(s, init=InitConfig()) for s in dpr}) == 1
   # Validation questions are scored, and probe retrieval; none is trained on.
-  assert found.questions == "questions/validation.jsonl.gz"
+  assert found.questions == os.path.abspath("questions/validation.jsonl.gz")
   assert not any("validation" in s.data.train for s in found.stages.values())
   for row in found.rows:
     chain = found.chain(row.stage)
@@ -70,6 +71,26 @@ def data(tmp_path):
 def test_a_folder_without_the_files_is_refused(tmp_path, capsys):
   assert run.main([f"--data={tmp_path}", f"--directory={tmp_path / 'x'}"]) == 1
   assert "lacks ['corpus.jsonl.gz', 'train.jsonl.gz'" in capsys.readouterr().err
+
+
+def test_a_directory_keeps_to_the_corpus_it_has(
+  fake_minilm, data, tmp_path, capsys
+):
+  arguments = [f"--data={data}", f"--directory={tmp_path}", "--prepare_only"]
+  assert run.main(arguments) == run.main(arguments) == 0
+  write(data / "corpus.jsonl.gz", {"id": 7, "title": "Chad", "text": "Dry."})
+  assert run.main(arguments) == 1
+  assert "was made of another file than" in capsys.readouterr().err
+
+
+def test_a_workdir_names_its_corpus_wherever_it_is_read_from(
+  fake_minilm, monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  for stage in table.table("cpu", "made", "asked").stages.values():
+    assert stage.data.corpus == str(tmp_path / "made" / "corpus")
+    assert stage.data.tokenizer == str(tmp_path / "made" / "corpus")
+    assert not stage.data.train or os.path.isabs(stage.data.train)
 
 
 def test_stages_are_trained_up_to_the_directory_itself(

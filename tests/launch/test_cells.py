@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import shutil
 import sys
 
 import pytest
@@ -142,8 +143,25 @@ def test_a_retriever_that_trained_without_an_index_gets_one(fake, tmp_path):
   )
   Cells(table, str(tmp_path / "table")).run()
   assert fake.ran() == ["train ict-0", "build-index index", "evaluate ict-0"]
-  Cells(table, str(tmp_path / "table")).run()
+  (cell,) = Cells(table, str(tmp_path / "table")).run()
   assert fake.ran() == []
+  assert list(cell.seconds) == ["ict", "index", "evaluation"]
+  assert cell.seconds["index"] > 0
+
+
+def test_what_is_trained_anew_or_asked_otherwise_is_scored_anew(fake, tmp_path):
+  questions = tmp_path / "q.jsonl"
+  questions.write_text("{}")
+  table = dataclasses.replace(TABLE, questions=str(questions), seeds=(0,))
+  Cells(table, str(tmp_path / "table")).run()
+  fake.ran()
+  for made in (tmp_path / "table" / "stages").glob("qa-0*"):
+    shutil.rmtree(made) if made.is_dir() else made.unlink()
+  Cells(table, str(tmp_path / "table")).run()
+  assert fake.ran() == ["train qa-0", "evaluate realm-0"]
+  questions.write_text("{} ")
+  Cells(table, str(tmp_path / "table")).run()
+  assert fake.ran() == ["evaluate orqa-0", "evaluate realm-0"]
 
 
 def test_rows_are_compared_with_others_of_their_own_seed(
