@@ -10,9 +10,9 @@ The same command goes on after a stop. With `--prepare_only` it makes the
 corpus, for `realm table`.
 
 On two cores its six runs, one after another, took four hours and a half (those
-of REALM with another beside them): ICT 8 minutes, reading clozes 15, REALM 126,
-the supervised retriever 33, the reader 76, fine-tuning 13. What they score is in
-`table.py`.
+of REALM with another beside them): ICT 8 minutes, reading clozes 15, REALM
+126, the supervised retriever 33, the reader 76, fine-tuning 13. What they score
+is in `table.py`.
 """
 
 import argparse
