@@ -119,7 +119,7 @@ def _to_encoding(text: str, found: tokenizers.Encoding) -> Encoding:
     piece = int(np.searchsorted(ends, accents.start(), side="right")) - 1
     if piece >= 0 and ends[piece] == accents.start():
       following = starts[piece + 1 : piece + 2]
-      ends[piece] = min(accents.end(), *following)
+      ends[piece] = min([accents.end(), *following])
   return Encoding(np.array(found.ids, np.int32), starts, ends)
 
 

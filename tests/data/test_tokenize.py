@@ -45,6 +45,9 @@ def test_a_piece_ends_after_the_accents_of_its_last_letter(tmp_path):
   # One that follows a space belongs to no letter.
   assert covered == "e\u0301clair\u0323\u0301zu\u0308rich,"
   assert (found.ends[:-1] <= found.starts[1:]).all()
+  # The text's last piece has none after it to keep clear of.
+  last = tokenizer.encode("cafe\u0301")
+  assert last.ends[-1] == 5
 
 
 def test_batches_equal_single_texts(tiny_tokenizer):
