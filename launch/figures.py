@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def to_markdown(cells: Sequence[Cell]) -> str:
     if cell.against
   ]
   if gains:
-    tables.append(_table(gains, _show_gain))
+    tables.append(_table(gains, functools.partial(show, signed=True)))
   return "\n\n".join(tables)
 
 
@@ -113,20 +114,16 @@ def _value(figures: dict[str, Any], column: str, show_as: _Show) -> str:
   return show_as(column, figures[column], *(interval or ()))
 
 
-def show(name: str, value: float, low: float = 0.0, high: float = 0.0) -> str:
+def show(
+  name: str,
+  value: float,
+  low: float = 0.0,
+  high: float = 0.0,
+  *,
+  signed: bool = False,
+) -> str:
   """Returns a figure with an interval as a cell of a table."""
-  return _shown("{:.1f}", "-", name, value, low, high)
-
-
-def _show_gain(
-  name: str, value: float, low: float = 0.0, high: float = 0.0
-) -> str:
-  return _shown("{:+.1f}", " to ", name, value, low, high)
-
-
-def _shown(
-  form: str, to: str, name: str, value: float, low: float, high: float
-) -> str:
+  form, to = ("{:+.1f}", " to ") if signed else ("{:.1f}", "-")
   value, low, high = (unit(name) * each for each in (value, low, high))
   bounds = f" ({form.format(low)}{to}{form.format(high)})" if high > low else ""
   return form.format(value) + bounds
