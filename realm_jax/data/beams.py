@@ -208,12 +208,14 @@ class BeamCollator:
     joints: collate.JointRows,
     read: Int32[np.ndarray, "B R"],
   ) -> Bool[np.ndarray, "B R T W"]:
-    repeated = [q for q in questions for _ in range(read.shape[1])]
+    spelled = [[self._answer_ids(a) for a in q.answers] for q in questions]
+    others = [self._not_spelled(question) for question in questions]
+    num_read = read.shape[1]
     gold = gold_spans(
       joints,
-      [[self._answer_ids(a) for a in q.answers] for q in repeated],
+      [answers for answers in spelled for _ in range(num_read)],
       matched_spans(
-        [self._not_spelled(question) for question in repeated],
+        [question for question in others for _ in range(num_read)],
         self._corpus,
         self._tokenizer,
         read.reshape(-1),
