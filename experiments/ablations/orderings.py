@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.ablations import plot
 from experiments.ablations.factbook import PRETRAINED
-from launch.figures import Cell, unit
+from launch.figures import Cell, show, unit
 from realm_jax import files
 
 FIGURES = {
@@ -47,9 +47,9 @@ ORDERINGS = (
 def differences(
   cells: Sequence[Cell], ordering: Ordering, figure: str
 ) -> np.ndarray:
-  """Returns better - worse for each seed that both rows have, as shown."""
+  """Returns better - worse for each seed that both rows have."""
   values = {
-    (cell.row, cell.seed): cell.figures[figure] * unit(figure)
+    (cell.row, cell.seed): cell.figures[figure]
     for cell in cells
     if figure in cell.figures
   }
@@ -67,18 +67,17 @@ def to_markdown(cells: Sequence[Cell]) -> str:
   """Returns a line for each ordering: mean differences, and their range."""
   lines = [["", *FIGURES.values()], ["---"] + ["---:"] * len(FIGURES)]
   for ordering in ORDERINGS:
-    shown = [_show(differences(cells, ordering, name)) for name in FIGURES]
+    shown = [_shown(cells, ordering, name) for name in FIGURES]
     lines.append([ordering.claim, *shown])
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _show(found: np.ndarray) -> str:
+def _shown(cells: Sequence[Cell], ordering: Ordering, figure: str) -> str:
+  found = differences(cells, ordering, figure)
   if not len(found):
     return ""
-  holds = f"{(found > 0).sum()} of {len(found)}"
-  return (
-    f"{found.mean():+.1f} ({found.min():+.1f} to {found.max():+.1f}), {holds}"
-  )
+  shown = show(figure, found.mean(), found.min(), found.max(), signed=True)
+  return f"{shown}, {(found > 0).sum()} of {len(found)}"
 
 
 def _panels(cells: Sequence[Cell]) -> Iterator[plot.Panel]:

@@ -104,7 +104,7 @@ def test_an_ordering_is_told_by_differences_of_the_same_seed():
   found = cells(realm=[0.5, 0.8, 0.3], stale=[0.4, 0.9], random_spans=[])
   (fresh,) = [o for o in orderings.ORDERINGS if o.worse == "stale"]
   np.testing.assert_allclose(
-    orderings.differences(found, fresh, FIGURES[0]), [10.0, -10.0]
+    orderings.differences(found, fresh, FIGURES[0]), [0.1, -0.1]
   )
   np.testing.assert_allclose(
     orderings.differences(found, fresh, "retrieval_utility"), [0.1, -0.1]
