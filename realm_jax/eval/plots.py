@@ -138,7 +138,7 @@ def draw(panel: Panel, metrics: Mapping[str, Series]) -> bytes | None:
     return None
   figure = Figure(figsize=(6.0, 2.9))
   # Fixed margins: plots under one another share their axes' edges.
-  figure.subplots_adjust(left=0.105, right=0.97, top=0.89, bottom=0.17)
+  figure.subplots_adjust(left=0.14, right=0.97, top=0.89, bottom=0.17)
   axes = figure.add_subplot()
   for color, (label, series) in zip(COLORS, present.items(), strict=False):
     _line(axes, series, panel, label, color)

@@ -27,6 +27,16 @@ def test_every_panel_is_drawn_as_a_png_of_one_size(panel, length):
   assert grey.min() < 100 and grey.max() == 255
 
 
+@pytest.mark.parametrize("panel", plots.PANELS, ids=lambda panel: panel.name)
+def test_a_panels_unit_is_whole_beside_wide_numbers(panel):
+  small = 0.003 / panel.scale  # Told as 0.0030.
+  metrics = {n: _series([0, 10], [small, 0.0]) for n in panel.metrics}
+
+  image = Image.open(io.BytesIO(plots.draw(panel, metrics)))
+
+  assert (np.asarray(image.convert("L"))[:, 0] == 255).all()
+
+
 def test_a_panel_without_its_metrics_is_left_out():
   assert plots.draw(plots.PANELS[0], {"other": _series([1], [1])}) is None
 
