@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cells of a table, and how they are shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -85,6 +85,11 @@ def _table(cells: Sequence[Cell], show_as: _Show) -> str:
     lines += [_line(cell, columns, show_as) for cell in of_row]
     if len(of_row) > 1:
       lines.append(_mean_line(of_row, columns, show_as))
+  return join(lines)
+
+
+def join(lines: Iterable[Sequence[str]]) -> str:
+  """Returns the cells of each line as Markdown; the second is of dashes."""
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

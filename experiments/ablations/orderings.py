@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.ablations import plot
 from experiments.ablations.factbook import PRETRAINED
-from launch.figures import Cell, show, unit
+from launch.figures import Cell, join, show, unit
 from realm_jax import files
 
 FIGURES = {
@@ -69,7 +69,7 @@ def to_markdown(cells: Sequence[Cell]) -> str:
   for ordering in ORDERINGS:
     shown = [_shown(cells, ordering, name) for name in FIGURES]
     lines.append([ordering.claim, *shown])
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  return join(lines)
 
 
 def _shown(cells: Sequence[Cell], ordering: Ordering, figure: str) -> str:
